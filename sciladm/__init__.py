@@ -1,0 +1,1 @@
+"""Latent diffusion for gridded scientific data."""
