@@ -1,0 +1,294 @@
+"""What a recipe may say: one YAML file, complete, read from top to bottom.
+
+A recipe is data, never code. Every key is declared here with its meaning, unit and default; an
+unknown key is an error that names the nearest known one. The resolved recipe is stored in the run.
+"""
+
+import difflib
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sciladm.conventions import UserError, parse_duration
+
+AFTER_TRAINING = ("sampler", "output", "evaluation")
+"""Sections that ``--set`` may still change once a run is trained."""
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, and closed to keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Which data, and which of their variables."""
+
+    card: str | None = Field(default=None, description="a card: a name in datasets/, or a path")
+    path: str | list[str] | None = Field(
+        default=None, description="files or stores of your own, instead of a card"
+    )
+    variables: dict[str, list[int] | None] | None = Field(
+        default=None, description="variable: levels, or null for one without; absent: all that fit"
+    )
+    static: list[str] = Field(
+        default=[], description="fields fixed in time, given to the networks"
+    )
+    dims: dict[str, str] = Field(
+        default={}, description="your name of a dimension: ours (own data)"
+    )
+    missing: dict[str, Literal["none", "static"]] = Field(
+        default={}, description="where NaN may be, per variable: none, or static (land) (own data)"
+    )
+    splits: dict[str, list[list[str]]] | None = Field(
+        default=None,
+        description="train, validation, test: lists of [first, last]; absent: the card's",
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.card is None) == (self.path is None):
+            raise ValueError("give either `card` or `path` (or `--data PATH`), not both or none")
+        return self
+
+
+class Window(Section):
+    """What one draw of the denoiser sees and makes."""
+
+    past: Positive = Field(default=1, description="known frames before the forecast")
+    future: Positive = Field(default=1, description="frames drawn at once")
+    step: str = Field(
+        default="24h", description="time between frames; a multiple of the data's own"
+    )
+
+    @model_validator(mode="after")
+    def _a_duration(self) -> Self:
+        try:
+            parse_duration(self.step)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class Autoencoder(Section):
+    """Compression of one state to latents."""
+
+    patch: Positive = Field(default=4, description="cells per latent cell along each axis")
+    channels: Positive = Field(default=32, description="latent channels")
+    width: Positive = Field(default=128, description="channels of the residual network")
+    blocks: int = Field(
+        default=2, ge=0, description="residual blocks; 0 leaves the linear path alone"
+    )
+    bound: float = Field(
+        default=8.0, gt=3, description="latents lie in ±bound, in standard deviations"
+    )
+    latent_noise: float = Field(default=0.05, ge=0, description="noise on latents while training")
+    steps: int = Field(default=200, ge=0, description="optimiser steps")
+    batch: Positive = Field(default=32, description="states per step")
+    learning_rate: Rate = Field(default=1e-3, description="peak learning rate")
+    residual_rank: Positive = Field(
+        default=24, description="rank of what decoding adds: the lost scales"
+    )
+
+
+class Denoiser(Section):
+    """The network that draws frames, given the frames before."""
+
+    widths: list[Positive] = Field(
+        default=[64, 96], min_length=1, description="channels per resolution"
+    )
+    blocks: Positive = Field(default=2, description="residual blocks per resolution")
+    attention: bool = Field(default=True, description="attention at the coarsest resolution")
+    steps: Positive = Field(default=1500, description="optimiser steps")
+    batch: Positive = Field(default=48, description="windows per step")
+    learning_rate: Rate = Field(default=2e-3, description="peak learning rate")
+    sigma_centre: float = Field(default=0.0, description="centre of ln σ in training")
+    sigma_spread: float = Field(
+        default=1.4, gt=0, description="standard deviation of ln σ in training"
+    )
+    weighting: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="loss weight of a latent: its decoded variance to this power",
+    )
+    ema: float = Field(
+        default=0.05, gt=0, lt=0.3, description="width of the weight average, of training"
+    )
+
+
+class Sampler(Section):
+    """How noise becomes a draw: exponential multistep in log σ."""
+
+    steps: int = Field(default=18, ge=4, description="network evaluations per draw")
+    order: Literal[1, 2, 3] = Field(default=3, description="order of the multistep predictor")
+    corrector: bool = Field(
+        default=True, description="correct each step with its evaluation, free"
+    )
+    sigma_max: float | Literal["auto"] = Field(
+        default="auto", description="first σ; auto: 30 √λ_max of the training departures"
+    )
+    sigma_min: float = Field(default=0.02, gt=0, description="last σ, in standard deviations")
+
+
+class Output(Section):
+    """How forecasts are written."""
+
+    layout: Literal["sciladm", "weatherbench2"] = Field(
+        default="sciladm", description="names and order"
+    )
+    format: Literal[2, 3] = Field(default=3, description="zarr format (weatherbench2 is always 2)")
+    simulated_as_weatherbench2: bool = Field(
+        default=False,
+        description="say true to write simulated data in WeatherBench2's layout after all",
+    )
+
+
+class Evaluation(Section):
+    """What is forecast and scored when nothing else is said."""
+
+    init: str = Field(default="test:0:48", description="initial times, as --init takes them")
+    lead: str = Field(default="5d", description="last lead time")
+    members: Positive = Field(default=16, description="ensemble size")
+    headline: list[str] = Field(
+        default=[], description="variables that make up `all`; absent: every variable"
+    )
+    validation_inits: Positive = Field(
+        default=24, description="free-running forecasts after training"
+    )
+    seed: int = Field(default=0, ge=0, description="of bootstrap, ties and sampled baselines")
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    schema_version: Literal[1] = Field(
+        default=1, alias="schema", description="of this file's form"
+    )
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run's folder")
+    seed: int = Field(default=0, ge=0, description="of everything random in training")
+    data: Data
+    window: Window = Window()
+    autoencoder: Autoencoder = Autoencoder()
+    denoiser: Denoiser = Denoiser()
+    checkpoint_every: Positive = Field(default=100, description="steps between checkpoints")
+    micro_batch: Positive = Field(
+        default=8, description="members that go through the network together"
+    )
+    sampler: Sampler = Sampler()
+    output: Output = Output()
+    evaluation: Evaluation = Evaluation()
+
+    def text(self) -> str:
+        """The resolved recipe as YAML."""
+        tree = self.model_dump(by_alias=True, mode="json", exclude_none=True)
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=99)
+
+    def fingerprint(self) -> str:
+        """Hash of what decides the weights: all but the sections that may change afterwards."""
+        tree = self.model_dump(by_alias=True, mode="json", exclude=set(AFTER_TRAINING))
+        return hashlib.sha256(yaml.safe_dump(tree).encode()).hexdigest()[:16]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML: no timestamps (dates stay text), no key twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            line = node.start_mark.line + 1
+            raise UserError(
+                f"key `{twice[0]}` stands twice in the mapping at line {line}; keep one"
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+# YAML 1.1 reads 1e-3 as text; people mean the number.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML safely; a mistake in it is told with its line."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def load(path: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe and apply dotted ``changes`` such as ``{"denoiser.steps": 10}``."""
+    path = Path(path)
+    if path.is_dir() or not path.exists():
+        known = ", ".join(sorted(p.name for p in path.parent.glob("*.yaml"))) or "none"
+        raise UserError(f"no recipe at {path}; recipes in that folder: {known}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text: {error}") from None
+    return parse(read_yaml(text, str(path)), changes or {}, str(path))
+
+
+def parse(tree: Any, changes: dict[str, Any], where: str) -> Recipe:
+    """A recipe from its parsed YAML ``tree``; UserError for whatever it may not say."""
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: a recipe is a mapping of sections, got {type(tree).__name__}")
+    for key, value in changes.items():
+        _put(tree, key.split("."), value, key)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_explain(error)}") from None
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"--set {key}: `{part}` is a value, not a section")
+    tree[path[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """One line per mistake: where, what was got, what was expected."""
+    lines = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"] if part not in ("function-after",))
+        if item["type"] == "extra_forbidden":
+            known = _keys_at(item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
+            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
+            lines.append(f"unknown key `{place}`; {hint}")
+        elif item["type"] == "missing":
+            lines.append(f"key `{place}` is missing")
+        else:
+            got = "" if place == "data" else f" (got {item['input']!r:.60})"
+            lines.append(f"`{place}`: {item['msg'].removeprefix('Value error, ')}{got}")
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return [field.alias or name for name, field in model.model_fields.items()]
