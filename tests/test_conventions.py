@@ -75,7 +75,8 @@ def test_month_is_left_without_a_role():
 
 
 def test_pressure_in_pascal():
-    ds = field(("plev", "lat", "lon"), plev=("plev", [85000.0, 50000.0], {"units": "Pa"}))
+    level = xr.Variable("plev", [85000.0, 50000.0], {"units": "Pa"})
+    ds = field(("plev", "lat", "lon"), plev=level)
     level = rename_in(ds)["level"]
     assert level.values.tolist() == [850, 500] and level.dtype.kind == "i"
     assert level.attrs["units"] == "hPa"
