@@ -1,0 +1,1 @@
+"""Fields ⇄ latents: one file per kind of domain behind `base.Autoencoder`."""

@@ -1,0 +1,1 @@
+"""Noise, denoiser and sampler: three nouns, three files."""

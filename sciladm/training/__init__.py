@@ -1,0 +1,1 @@
+"""One loop, its optimiser and the files it leaves behind."""
