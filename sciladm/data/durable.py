@@ -1,0 +1,66 @@
+"""What survives a power cut: durable files, and one program at a time in a folder."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sciladm.conventions import UserError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a UserError; the store stays resumable."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot write {path}: {reason}. Finished blocks are safe: make room or mend the "
+            "permission, then run the same command again to go on"
+        ) from error
+
+
+def sync(*paths: Path) -> None:
+    """Make files, or the lists of names in folders, durable."""
+    for path in paths:
+        if os.name == "nt" and path.is_dir():
+            continue  # Windows cannot; its file system logs names by itself
+        descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a small file so that it is there whole, or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(data)
+    sync(partial)
+    partial.replace(path)
+    sync(path.parent)
+
+
+def remove_partial(path: Path) -> None:
+    """Delete what writes that were cut short left behind; only rank 0, before others start."""
+    for leftover in path.rglob("*.partial"):
+        leftover.unlink(missing_ok=True)
+
+
+def hold(path: Path) -> int | None:
+    """Hold the folder for one program; the system lets go when the process ends, however."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(
+            f"another program is writing to {path}; wait for it, or give another --out"
+        ) from None
+    return descriptor
