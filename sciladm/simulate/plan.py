@@ -1,0 +1,103 @@
+"""Which years are simulated: realisations, their dates, their split. Says everything that a store's bytes depend on, with Atmosphere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciladm.conventions import UserError
+
+EPOCH = np.datetime64("2201-01-01", "h")
+LAST = np.datetime64("2262-01-01", "h")  # nanoseconds since 1970 end in this year
+INTERVAL = np.timedelta64(6, "h")
+
+
+@dataclass(frozen=True)
+class Realisation:
+    """One unbroken simulated record."""
+
+    identity: int  # names its noise; independent of every other identity
+    start: str  # ISO date at 00 h
+    days: int
+    split: str  # "train", "validation" or "test"
+
+    @property
+    def times(self) -> NDArray[np.datetime64]:
+        """datetime64[ns], six-hourly, (4 · days,)."""
+        first = np.datetime64(self.start, "h")
+        return (first + np.arange(4 * self.days) * INTERVAL).astype("datetime64[ns]")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Realisations on one time axis, kept apart by gaps of the calendar; `batch` of them are stepped together."""
+
+    realisations: tuple[Realisation, ...]
+    seed: int = 0
+    latitudes: int = 32
+    longitudes: int = 64
+    spin_up_days: int = 60
+    batch: int = 7
+    restart_splits: tuple[str, ...] = ("validation", "test")
+
+    def __post_init__(self) -> None:
+        for one in self.realisations:
+            if one.times[0] < EPOCH or one.times[-1] >= LAST:
+                raise UserError(
+                    f"realisation {one.identity} runs {one.times[0]} to {one.times[-1]}: keep within {EPOCH} and {LAST}"
+                )
+        for before, after in zip(self.realisations, self.realisations[1:], strict=False):
+            if after.times[0] - before.times[-1] <= np.timedelta64(30, "D"):
+                raise UserError(
+                    f"realisations {before.identity} and {after.identity} need more than 30 days between them, in order"
+                )
+
+    @classmethod
+    def years(cls, train: int = 10, validation: int = 1, test: int = 2, *, days: int = 365, seed: int = 0,
+              latitudes: int = 32, longitudes: int = 64) -> Plan:  # fmt: skip
+        """One realisation per year, four calendar years apart (two if they are many), training first."""
+        splits = ["train"] * train + ["validation"] * validation + ["test"] * test
+        apart = 4 if len(splits) <= 15 else 2
+        records = tuple(
+            Realisation(i, f"{2201 + apart * i}-01-01", days, split)
+            for i, split in enumerate(splits)
+        )
+        return cls(records, seed, latitudes, longitudes)
+
+    @property
+    def times(self) -> NDArray[np.datetime64]:
+        """The whole time axis, datetime64[ns]."""
+        return np.concatenate([one.times for one in self.realisations])
+
+    @property
+    def splits(self) -> dict[str, list[tuple[np.datetime64, np.datetime64]]]:
+        """Split → ranges (first time, last time), both included."""
+        ranges: dict[str, list[tuple[np.datetime64, np.datetime64]]] = {}
+        for one in self.realisations:
+            ranges.setdefault(one.split, []).append((one.times[0], one.times[-1]))
+        return ranges
+
+    @property
+    def offsets(self) -> list[int]:
+        """Index on the time axis at which each realisation starts."""
+        return [0, *np.cumsum([one.times.size for one in self.realisations]).tolist()][:-1]
+
+    @property
+    def chunk(self) -> int:
+        """Times per chunk: the largest divisor of every realisation's length up to 100, so that a chunk has one owner."""
+        common = int(np.gcd.reduce([one.times.size for one in self.realisations]))
+        return max(d for d in range(1, 101) if common % d == 0)
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Indices of realisations of equal length stepped together; they decide bits, the number of processes does not."""
+        by_length: dict[int, list[int]] = {}
+        for i, one in enumerate(self.realisations):
+            by_length.setdefault(one.days, []).append(i)
+        return [
+            part[i : i + self.batch]
+            for part in by_length.values()
+            for i in range(0, len(part), self.batch)
+        ]
