@@ -6,6 +6,7 @@ import json
 import multiprocessing as mp
 import shutil
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -68,6 +69,9 @@ def write_record(
         done += 1
         if progress is not None:
             progress(done / chunks)
+    with warnings.catch_warnings():  # format 3 has no words for it yet; without it xarray warns at every opening
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(partial)
     partial.rename(path)
 
 
