@@ -169,6 +169,16 @@ class Grid:
                 rows.append((mesh[axis.name] - middle) / half)
         return np.array(rows, dtype=np.float32).reshape(len(rows), *self.shape)
 
+    def rows(self) -> NDArray[np.int64]:
+        """Which cells share their statistics, (*shape): those of one latitude where longitude
+        closes the circle, all of them elsewhere. Groups count from 0."""
+        group = np.zeros(self.shape, dtype=np.int64)
+        if self.geometry == "sphere" and "periodic" in self.boundaries:
+            axis = self.names.index("latitude")
+            n = self.shape[axis]
+            group += np.arange(n).reshape([-1 if i == axis else 1 for i in range(group.ndim)])
+        return group
+
     def coarsen(self, patch: int) -> Grid:
         """The grid of `patch` × `patch` blocks. An axis that `patch` does not divide is first
         carried on past its end; its boundary stays what it was."""

@@ -149,3 +149,8 @@ def test_coarsen_and_dict():
     assert odd.area.min() > 0
     assert Grid.from_dict(json.loads(json.dumps(odd.as_dict()))) == odd
     assert odd != grid
+
+
+def test_rows_share_statistics():
+    assert sphere(4, 6).rows().tolist() == [[0] * 6, [1] * 6, [2] * 6, [3] * 6]
+    assert not Grid.from_coords({"y": [1, 2], "x": [1, 2, 3]}).rows().any()
