@@ -1,0 +1,1 @@
+"""From files and stores to arrays by label, and back."""

@@ -1,0 +1,153 @@
+"""What the training split says of each cell and channel: its climatology, its spread, its mask.
+
+Sums are streamed in float64, block by block, over the training split alone; missing values are
+left out of every one of them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciladm.conventions import UserError
+from sciladm.data.climatology import LeastSquares, basis, design, slot_of
+from sciladm.data.times import Times, parts, ticks
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Blocks = Iterable[tuple[Times, Array]]
+"""(times (n,), values (n, channel, *space)) in the order of time; gone through twice."""
+
+
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """Climatology and scale of every channel, from the training split.
+
+    ``coefficients`` (slot, basis, channel, *space): the climatology's, per hour of the day
+    (``slots``, ticks after midnight) or for all hours together. ``std`` (channel,): area- and
+    season-mean standard deviation of training anomalies about it, physical (transformed) units.
+    ``increment_std`` (channel,): rms change of a normalised anomaly over one ``step`` of the
+    window. ``valid`` (channel, *space): cells with at least one training value.
+    """
+
+    slots: NDArray[np.int64]
+    coefficients: Array
+    std: Floats
+    increment_std: Floats
+    valid: NDArray[np.bool_]
+
+    @classmethod
+    def fit(
+        cls,
+        times: Times,
+        blocks: Blocks,
+        names: Sequence[str],
+        area: Floats,
+        step: np.timedelta64,
+        moving: Sequence[bool] | None = None,
+    ) -> "Normaliser":
+        """Fit on training ``times`` and their ``blocks``.
+
+        ``moving`` (channel,): whose gaps come and go. ``step``: that of the window. Two annual
+        harmonics per hour of the day where training spans 18 months or more, else a mean per
+        hour; hours with too few samples are taken together. UserError for a channel that is
+        constant or has no values.
+        """
+        if iter(blocks) is blocks:
+            raise TypeError(
+                "blocks are gone through twice: give a list or an object, no generator"
+            )
+        flags = np.array([False] * len(names) if moving is None else moving)
+        slots, size = design(times)
+        sums = None
+        for block_times, values in blocks:
+            sums = sums or LeastSquares(slots, size, values, names, flags)
+            sums.add(block_times, values)
+        assert sums is not None, "times without blocks"
+        coefficients, valid = sums.solve()
+        unscaled = cls(slots, coefficients, np.ones(len(names)), np.ones(len(names)), valid)
+        std, increment = _spread(
+            blocks, unscaled, names, area, int(step / np.timedelta64(1, "us"))
+        )
+        return cls(slots, coefficients, std, increment, valid)
+
+    def centre(self, times: Times) -> Array:
+        """The climatology at ``times``: (n, channel, *space)."""
+        φ = basis(times, self.coefficients.shape[1]).astype(np.float32)
+        slot = slot_of(times, self.slots)
+        out: Array = self.coefficients[slot, 0]
+        for k in range(1, φ.shape[1]):
+            # Term by term: a matrix product's bits would depend on how many times are asked for.
+            out += φ[:, k].reshape(-1, *(1,) * (out.ndim - 1)) * self.coefficients[slot, k]
+        return out
+
+    def normalise(self, values: Array, times: Times) -> Array:
+        """Physical values (n, channel, *space) → anomalies in standard deviations; NaN stays."""
+        return (values - self.centre(times)) / self._scale(values.ndim)
+
+    def denormalise(self, values: Array, times: Times) -> Array:
+        """The inverse of `normalise`."""
+        return values * self._scale(values.ndim) + self.centre(times)
+
+    def _scale(self, ndim: int) -> Array:
+        return self.std.astype(np.float32).reshape(1, -1, *(1,) * (ndim - 2))
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Arrays to store; `from_state` gives an equal normaliser."""
+        return {
+            "slots": self.slots,
+            "coefficients": self.coefficients,
+            "std": self.std,
+            "increment_std": self.increment_std,
+            "valid": self.valid,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, NDArray[Any]]) -> "Normaliser":
+        """The inverse of `state`."""
+        return cls(**state)
+
+
+def _spread(
+    blocks: Blocks, unscaled: Normaliser, names: Sequence[str], area: Floats, step: int
+) -> tuple[Floats, Floats]:
+    """Area- and season-mean standard deviation of anomalies; rms of their normalised change."""
+    shape = unscaled.valid.shape
+    squares, counts = np.zeros((4, *shape)), np.zeros((4, *shape))
+    change, pairs = np.zeros(len(names)), np.zeros(len(names))
+    tail_t, tail = np.zeros(0, dtype=np.int64), np.zeros((0, *shape), dtype=np.float32)
+    for times, values in blocks:
+        anomaly = values - unscaled.centre(times)
+        season = parts(times)[1] % 12 // 3
+        for s in np.unique(season):
+            part = anomaly[season == s].astype(np.float64)
+            squares[s] += np.nansum(part**2, axis=0)
+            counts[s] += np.isfinite(part).sum(axis=0)
+        t = np.concatenate([tail_t, ticks(times)])
+        joined = np.concatenate([tail, anomaly])
+        at = np.searchsorted(t, t + step)
+        first = np.flatnonzero((at < len(t)) & (t[np.minimum(at, len(t) - 1)] == t + step))
+        first = first[at[first] >= len(tail_t)]
+        moved = (joined[at[first]].astype(np.float64) - joined[first]) ** 2
+        weight = np.isfinite(moved) * area
+        axes = (0, *range(2, moved.ndim))
+        change += np.nansum(moved * area, axis=axes)
+        pairs += weight.sum(axis=axes)
+        keep = t > t[-1] - step
+        tail_t, tail = t[keep], joined[keep]
+    deviation = np.sqrt(squares / np.maximum(counts, 1))
+    weight = (counts > 0) * area
+    axes = tuple(range(2, weight.ndim))
+    seasons = (deviation * weight).sum(axis=axes) / np.maximum(weight.sum(axis=axes), 1e-300)
+    held = weight.sum(axis=axes) > 0
+    std = (seasons * held).sum(axis=0) / np.maximum(held.sum(axis=0), 1)
+    for name, value, ok in zip(names, std, held.any(axis=0), strict=True):
+        if not ok:
+            raise UserError(f"{name}: not one value in the training split")
+        if not value > 0:
+            raise UserError(
+                f"{name}: constant over the training split; leave it out of `variables`"
+            )
+    return std, np.sqrt(change / np.maximum(pairs, 1e-300)) / std

@@ -1,0 +1,162 @@
+"""Open what people have, lazily: zarr 2 and 3, netCDF 3 and 4, GRIB, one file or many."""
+
+import glob
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from sciladm.conventions import UserError, is_time, roles
+
+log = logging.getLogger(__name__)
+_SINCE = re.compile(r"(years?|months?|days?|hours?|minutes?|seconds?)\s+since\s+\S+", re.I)
+_FAILURES = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    IndexError,
+    TypeError,
+    NotImplementedError,
+)
+
+
+def open_store(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
+    """Open a zarr store, a netCDF or GRIB file, a glob, or a list of files that follow in time.
+
+    Nothing but coordinates is read; times are decoded (cftime for other calendars). Names stay
+    the file's own. UserError for what is absent, cut short or not gridded data.
+    """
+    paths = _expand(path)
+    if len(paths) == 1:
+        ds = _open_one(paths[0])
+    else:
+        with _told(f"{len(paths)} files, {paths[0]} …"):
+            ds = _combine([_open_one(p) for p in paths])
+    if not ds.data_vars:
+        raise UserError(f"{paths[0]}: no variables at the top of the file{_groups(paths[0])}")
+    return ds
+
+
+def read(array: xr.DataArray) -> NDArray[Any]:
+    """Values of a lazy array, in native byte order; a damaged file is told by its name."""
+    where = str(array.encoding.get("source", array.name))
+    with _told(where), dask.config.set(scheduler="synchronous"):
+        values = np.asarray(array.values)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """What libraries raise on bad files → one message that names the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", xr.SerializationWarning)
+            yield
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"{where}: {error}; pip install it to read this file") from None
+    except _FAILURES as error:
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(
+            f"{where}: cannot be read, it may be cut short or damaged: {said}"
+        ) from None
+
+
+def _expand(path: str | Path | Sequence[str | Path]) -> list[str]:
+    if not isinstance(path, str | Path):
+        return [name for one in path for name in _expand(one)]
+    text = str(path)
+    if "://" in text:
+        return [text]
+    full = str(Path(text).expanduser())
+    if glob.has_magic(full) and not Path(full).exists():
+        found = sorted(glob.glob(full, recursive=True))  # noqa: PTH207, absolute patterns too
+        if not found:
+            raise UserError(f"no file matches {text}")
+        return found
+    if not Path(full).exists():
+        beside = sorted(p.name for p in Path(full).parent.glob("*"))[:8]
+        raise UserError(f"no such file: {text}; in that folder: {', '.join(beside) or 'nothing'}")
+    if Path(full).is_dir() and not _is_zarr(full):
+        inside = sorted(
+            str(p) for p in Path(full).iterdir() if p.suffix in (".nc", ".nc4", ".cdf")
+        )
+        if not inside:
+            raise UserError(f"{text} is a folder without a zarr store or netCDF files in it")
+        return inside
+    return [full]
+
+
+def _is_zarr(path: str) -> bool:
+    return any((Path(path) / name).exists() for name in (".zgroup", ".zmetadata", "zarr.json"))
+
+
+def _open_one(path: str) -> xr.Dataset:
+    with _told(path):
+        if "://" in path or _is_zarr(path):
+            ds = xr.open_zarr(path, chunks=None, decode_times=False, **_consolidated(path))
+        else:
+            ds = xr.open_dataset(path, decode_times=False)
+        return _decode(ds, path)
+
+
+def _consolidated(path: str) -> dict[str, Any]:
+    if "://" in path:
+        return {}
+    return {"consolidated": (Path(path) / ".zmetadata").exists()}
+
+
+def _decode(ds: xr.Dataset, path: str) -> xr.Dataset:
+    """Decode times; `Unit` for `units` (GlobCurrent) is understood, and said."""
+    for name in map(str, roles(ds).names):
+        if name in ds.variables and "units" not in ds[name].attrs:
+            unit = str(ds[name].attrs.get("Unit", ""))
+            if _SINCE.match(unit):
+                log.warning("%s: %s has no `units`; its `Unit` %r is taken", path, name, unit)
+                ds = ds.assign_coords({name: ds[name].assign_attrs(units=unit)})
+    try:
+        decoded = xr.decode_cf(ds, mask_and_scale=False, concat_characters=False,
+                               decode_coords=False)  # fmt: skip
+        for dim in decoded.dims:
+            if dim in decoded.variables and is_time(decoded[dim]):
+                decoded[dim].load()
+    except (ValueError, OverflowError) as error:
+        said = str(error).split("\n")[0]
+        raise UserError(
+            f"{path}: a time coordinate cannot be decoded: {said}; correct its `units` and "
+            "`calendar` attributes (ncatted, or ds.time.attrs[...] = … and save)"
+        ) from None
+    return decoded
+
+
+def _combine(parts: list[xr.Dataset]) -> xr.Dataset:
+    """Files that follow each other in time as one; other labels must agree."""
+    times = [dim for dim, ours in roles(parts[0]).names.items() if ours in ("time", "init_time")]
+    if len(times) != 1:
+        return xr.merge(parts, join="exact", compat="equals", combine_attrs="override")
+    return xr.concat(
+        [part.chunk() for part in parts], dim=times[0], data_vars="minimal", coords="minimal",
+        compat="override", join="exact", combine_attrs="override",
+    )  # fmt: skip
+
+
+def _groups(path: str) -> str:
+    """Where the data may be instead, for the message about an empty top level."""
+    import netCDF4
+
+    try:
+        with netCDF4.Dataset(path) as file:
+            names = list(file.groups)
+    except OSError:
+        return ""
+    return f"; it has groups {', '.join(names)}: save the one that holds the data as its own file"

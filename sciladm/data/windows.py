@@ -1,0 +1,147 @@
+"""Which times make a window, in which order windows are trained on, what --init means."""
+
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciladm.conventions import UserError, format_duration, parse_duration
+from sciladm.data.splits import Splits as Splits
+from sciladm.data.splits import duration_ticks, range_of
+from sciladm.data.times import Times, calendar_of, spaced, spell, ticks
+
+Ints = NDArray[np.int64]
+NO_TIME = np.timedelta64(0, "ns")
+
+
+class Window(Protocol):
+    """What a recipe says of a window: frames known, frames drawn, the time between them."""
+
+    past: int
+    future: int
+    step: str
+
+
+def stride(times: Times, step: str | np.timedelta64) -> int:
+    """How many of the data's own steps make one ``step``; UserError if that is not whole."""
+    _, own = spaced(times)
+    wanted = parse_duration(step) if isinstance(step, str) else step
+    if own == np.timedelta64(0):
+        raise UserError("the data have a single time: nothing can be forecast from them")
+    count = wanted / own
+    if count < 1 or count != round(count):
+        raise UserError(
+            f"a step of {format_duration(wanted)} is not a whole number of the data's own, "
+            f"{format_duration(own)}; set window.step to a multiple of {format_duration(own)}"
+        )
+    return round(count)
+
+
+def window_starts(times: Times, window: Window, ranges: tuple[tuple[int, int], ...]) -> Ints:
+    """All windows within one range of a split: numbers of their frames' times, (n, frames).
+
+    No window crosses a split, a boundary between ranges, or a gap in the data (every time of the
+    data's own step between the first frame and the last is there).
+    """
+    count = window.past + window.future
+    offsets = np.arange(count) * (stride(times, window.step) if count > 1 else 1)
+    position, _ = spaced(times)
+    owner = range_of(ticks(times), ranges)
+    first = np.arange(max(len(times) - int(offsets[-1]), 0))
+    last = first + offsets[-1]
+    whole = position[last] - position[first] == offsets[-1]
+    inside = (owner[first] >= 0) & (owner[first] == owner[last])
+    starts: Ints = first[whole & inside]
+    return starts[:, None] + offsets
+
+
+def batch_indices(n: int, batch: int, seed: int, step: int) -> Ints:
+    """Which of ``n`` samples make batch number ``step``: a pure function, (batch,).
+
+    Every epoch is a permutation of its own; a batch may end one epoch and begin the next.
+    """
+    place = step * batch + np.arange(batch)
+    return np.array(
+        [_permutation(n, seed, int(p) // n)[int(p) % n] for p in place], dtype=np.int64
+    )
+
+
+@lru_cache(maxsize=4)
+def _permutation(n: int, seed: int, epoch: int) -> Ints:
+    return np.random.Generator(
+        np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    ).permutation(n)
+
+
+def resolve_init(
+    text: str | None,
+    times: Times,
+    splits: Splits,
+    lead: np.timedelta64,
+    past: np.timedelta64 = NO_TIME,
+) -> Ints:
+    """Numbers of the initial times that ``text`` names, ascending.
+
+    ``"2020-01-01T00,2020-02-01T00"``: these. ``"START/STOP/STEP"``: from, to and with, every.
+    ``"test:K"``: the K-th initial time of that split whose forecast can be verified in it;
+    ``"test:K:N"``: N of them spread evenly from the K-th on. None: ``"test:0:48"``. Each
+    needs ``past`` before it without a gap.
+    """
+    text = text or "test:0:48"
+    if match := text.split(":") if text.split(":")[0] in splits.ranges else None:
+        return _of_split(match, text, times, splits, lead, past)
+    t, calendar = ticks(times), calendar_of(times)
+    if text.count("/") == 2:
+        start, stop, step = text.split("/")
+        wanted = np.arange(
+            spell(start, calendar)[0], spell(stop, calendar)[0] + 1, duration_ticks(step)
+        )
+    else:
+        wanted = np.array(sorted({spell(one, calendar)[0] for one in text.split(",")}))
+    at = np.searchsorted(t, wanted)
+    there = t[np.minimum(at, len(t) - 1)] == wanted
+    if not wanted.size or not there.all():
+        missing = wanted[~there][:1].astype("M8[us]").astype("M8[s]") if wanted.size else text
+        raise UserError(
+            f"--init {text}: {(~there).sum()} of {wanted.size} initial times are not in the data "
+            f"({times[0]} … {times[-1]}), the first of them {missing}"
+        )
+    position, own = spaced(times)
+    back = round(past / own) if own else 0
+    short = (at < back) | (position[at] - position[np.maximum(at - back, 0)] != back)
+    if short.any():
+        raise UserError(
+            f"--init {text}: {times[at[short][0]]} lacks the {format_duration(past)} before it"
+        )
+    return at
+
+
+def _of_split(
+    words: list[str],
+    text: str,
+    times: Times,
+    splits: Splits,
+    lead: np.timedelta64,
+    past: np.timedelta64,
+) -> Ints:
+    if len(words) > 3 or not all(word.isdigit() for word in words[1:]):
+        raise UserError(f"--init {text}: write {words[0]}:NUMBER or {words[0]}:NUMBER:COUNT")
+    position, own = spaced(times)
+    back, ahead = round(past / own) if own else 0, -round(-lead / own // 1) if own else 0
+    owner = range_of(ticks(times), splits[words[0]])
+    now = np.arange(back, max(len(times) - ahead, back))
+    whole = position[now + ahead] - position[now - back] == back + ahead
+    same = (
+        (owner[now] >= 0) & (owner[now - back] == owner[now]) & (owner[now + ahead] == owner[now])
+    )
+    usable: Ints = now[whole & same]
+    first, count = int(words[1]) if len(words) > 1 else 0, int(words[2]) if len(words) > 2 else 1
+    usable = usable[first:]
+    if len(usable) < count or not count:
+        raise UserError(
+            f"--init {text}: from number {first} on {len(usable)} initial times can be forecast "
+            f"{format_duration(lead)} ahead within {words[0]}; ask for fewer or a shorter lead"
+        )
+    spread = np.linspace(0, len(usable) - 1, count).round().astype(np.int64)
+    return np.asarray(usable[spread])
