@@ -1,0 +1,78 @@
+"""E[clean | noisy, context], and what it is trained on.
+
+The network never sees the target z itself but its standardised departure r from a linear forecast:
+z = mean(context) + std · r. Noise, sampler and guidance work on r, whose variance is 1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sciladm.diffusion.linear import LinearForecast
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that is known, computed once per sampler call.
+
+    mean: (batch, channel, *space); std: (channel, *space); features: (batch, feature, *space).
+    """
+
+    mean: Tensor
+    std: Tensor
+    features: Tensor
+
+
+class Denoiser(nn.Module):
+    """D(x, σ, context) = E[r | r + σ n = x], preconditioned as in Karras et al. 2022
+    (arXiv:2206.00364, eq. 7) with σ_data = 1, the standard deviation of r.
+
+    backbone: (batch, channels + features, *space), (batch,) → (batch, channels, *space), where
+    features = past + channels (the mean) + forcings + statics. weight: (channels, *space), what
+    each number counts in the loss (areas, decoded variance); only its ratios matter.
+    """
+
+    weight: Tensor
+
+    def __init__(self, backbone: nn.Module, base: LinearForecast, weight: Tensor) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.base = base
+        self.register_buffer("weight", weight / weight.mean())
+
+    def context(self, past: Tensor, forcings: Tensor, statics: Tensor) -> Context:
+        """Latents of known frames (batch, past, *space), forcings at the valid time (batch,
+        forcing, *space), statics (static, *space) or with a batch, all on the latent grid."""
+        mean, std = self.base(past, forcings)
+        statics = statics.expand(len(past), *statics.shape[-past.ndim + 1 :])
+        return Context(mean, std, torch.cat([past, mean, forcings, statics], dim=1))
+
+    def departure(self, z: Tensor, context: Context) -> Tensor:
+        """z → r."""
+        return (z - context.mean) / context.std
+
+    def clean(self, r: Tensor, context: Context) -> Tensor:
+        """r → z."""
+        return context.mean + context.std * r
+
+    def forward(self, x: Tensor, sigma: Tensor | float, context: Context) -> Tensor:
+        """Noisy x (batch, channel, *space) at noise level σ (a number, or (batch,)) → r."""
+        level = sigma.to(x) if isinstance(sigma, Tensor) else x.new_full((len(x),), sigma)
+        level = level.view(-1, *[1] * (x.ndim - 1))
+        total = 1 + level**2
+        return x / total + level * total.rsqrt() * self._network(x, level, context)
+
+    def _network(self, x: Tensor, level: Tensor, context: Context) -> Tensor:
+        seen = torch.cat([x * (1 + level**2).rsqrt(), context.features], dim=1)
+        out: Tensor = self.backbone(seen, level.flatten().log() / 4)
+        return out
+
+    def loss(self, r: Tensor, context: Context, sigma: Tensor, noise: Tensor) -> Tensor:
+        """Mean over batch, channel and cell of weight · (D − r)² / c_out², the weighting λ(σ)
+        of eq. 8, written for the network's own output; 1 for a network that says 0 (r Gaussian
+        and white)."""
+        level = sigma.to(r).view(-1, *[1] * (r.ndim - 1))
+        goal = (level * r - noise) * (1 + level**2).rsqrt()  # (r − c_skip x) / c_out
+        got = self._network(r + level * noise, level, context)
+        return ((got - goal).square() * self.weight).mean()

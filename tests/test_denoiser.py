@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sciladm.diffusion.denoiser import Denoiser
+from sciladm.diffusion.linear import LinearForecast
+from sciladm.diffusion.sampler import Multistep
+from sciladm.nn.unet import UNet
+
+BOUNDARIES = ("pole", "periodic")
+ROWS = torch.arange(4)[:, None].expand(4, 6)
+
+
+def linear_world(n, seed, noise=0.3):
+    """Target = W_row · (past in the 3 × 3 cells around) + forcing + noise, with known W."""
+    gen = torch.Generator().manual_seed(seed)
+    weight = torch.randn(4, 2, 3 * 9, generator=torch.Generator().manual_seed(1)) * 0.2
+    past = torch.randn(n, 3, 4, 6, generator=gen)
+    forcing = torch.randn(n, 1, 4, 6, generator=gen)
+    exact = LinearForecast(2, 3, 1, ROWS, BOUNDARIES)
+    exact.weight[..., :27], exact.weight[..., 27], exact.weight[..., 28] = weight, 0.5, 0.1
+    mean, _ = exact(past, forcing)
+    target = mean + noise * torch.randn(mean.shape, generator=gen)
+    return past, forcing, target, exact
+
+
+def test_linear_forecast_finds_the_truth():
+    past, forcing, target, exact = linear_world(600, 0)
+    base = LinearForecast(2, 3, 1, ROWS, BOUNDARIES)
+    base.fit((past[i::6], forcing[i::6], target[i::6]) for i in range(6))
+    assert (base.weight - exact.weight).abs().max() < 0.03
+    mean, std = base(past, forcing)
+    assert std.shape == (2, 4, 6) and (std - 0.3).abs().max() < 0.02
+    left = (target - mean).std((0, 3))
+    torch.testing.assert_close(left, std[..., 0], rtol=0.02, atol=0)
+
+
+def test_linear_forecast_neighbours_are_where_they_should_be():
+    """Predictor by predictor against a plain loop."""
+    base = LinearForecast(1, 1, 0, ROWS, ("bounded", "periodic"))
+    field = torch.randn(1, 1, 4, 6)
+    for n, (i, j) in enumerate((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
+        base.weight.zero_()
+        base.weight[..., n] = 1
+        mean, _ = base(field, field[:, :0])
+        for a in range(4):
+            for b in range(6):
+                assert mean[0, 0, a, b] == field[0, 0, min(max(a + i, 0), 3), (b + j) % 6]
+
+
+def test_linear_forecast_refuses_too_few_samples():
+    past, forcing, target, _ = linear_world(3, 0)
+    base = LinearForecast(2, 3, 1, ROWS, BOUNDARIES)
+    with pytest.raises(ValueError, match="pool the groups"):
+        base.fit([(past, forcing, target)])
+
+
+class Exact(nn.Module):
+    """The network that makes a preconditioned denoiser exact for r ~ N(0, variance)."""
+
+    def __init__(self, variance):
+        super().__init__()
+        self.variance = variance
+
+    def forward(self, x, noise):
+        level = (4 * noise).exp().view(-1, 1, 1, 1)
+        x = x[:, :2] * (1 + level**2).sqrt()
+        best = x * self.variance / (self.variance + level**2)
+        return (best - x / (1 + level**2)) * (1 + level**2).sqrt() / level
+
+
+def make(backbone, past=3):
+    base = LinearForecast(2, past, 1, ROWS, BOUNDARIES)
+    return Denoiser(backbone, base, torch.ones(2, 4, 6))
+
+
+def test_preconditioning_and_loss_at_the_optimum():
+    variance = 0.36
+    model = make(Exact(variance))
+    past, forcing, _, _ = linear_world(4000, 3)
+    context = model.context(past, forcing, torch.zeros(1, 4, 6))
+    gen = torch.Generator().manual_seed(0)
+    r = torch.randn(4000, 2, 4, 6, generator=gen) * variance**0.5
+    noise = torch.randn(r.shape, generator=gen)
+    for sigma in (0.05, 0.6, 4.0):
+        level = torch.full((4000,), sigma)
+        x = r + sigma * noise
+        want = x * variance / (variance + sigma**2)
+        torch.testing.assert_close(model(x, sigma, context), want, atol=1e-5, rtol=1e-4)
+        posterior = variance * sigma**2 / (variance + sigma**2)
+        weighted = posterior * (1 + sigma**2) / sigma**2  # 1 / c_out²
+        assert float(model.loss(r, context, level, noise)) == pytest.approx(weighted, rel=0.02)
+
+
+def test_untrained_network_is_the_white_gaussian_and_loss_one():
+    model = make(UNet(3 + 2 + 2 + 1 + 1, 2, BOUNDARIES, widths=(16, 16), blocks=1))
+    past, forcing, _, _ = linear_world(200, 3)
+    context = model.context(past, forcing, torch.zeros(1, 4, 6))
+    x = torch.randn(200, 2, 4, 6)
+    torch.testing.assert_close(model(x, 2.0, context), x / 5)
+    level = torch.linspace(-3, 3, 200).exp()
+    loss = model.loss(torch.randn_like(x), context, level, torch.randn_like(x))
+    assert float(loss.detach()) == pytest.approx(1, abs=0.05)
+
+
+def test_weights_of_the_loss():
+    model = make(Exact(1.0))
+    heavy = torch.zeros(2, 4, 6)
+    heavy[1, 2] = 3.0
+    weighted = Denoiser(Exact(1.0), model.base, heavy)
+    assert float(weighted.weight.mean()) == pytest.approx(1)
+    past, forcing, _, _ = linear_world(8, 3)
+    context = weighted.context(past, forcing, torch.zeros(1, 4, 6))
+    r, noise = torch.randn(2, 8, 2, 4, 6)
+    r[:, 0] = 1e3  # counts nothing
+    assert weighted.loss(r, context, torch.ones(8), noise) < 10
+
+
+def test_forecast_of_a_linear_world_is_calibrated():
+    """Closed-form base + exact denoiser + sampler = the true predictive distribution."""
+    past, forcing, target, exact = linear_world(600, 0)
+    model = make(Exact(1.0))
+    model.base.fit([(past, forcing, target)])
+    past, forcing, target, _ = linear_world(500, 9)
+    context = model.context(past, forcing, torch.zeros(1, 4, 6))
+    noise = torch.randn(500, 2, 4, 6, generator=torch.Generator().manual_seed(4))
+    r = Multistep(16, 30, 0.2).sample(lambda x, s: model(x, s, context), noise)
+    z = model.clean(r, context)
+    truth, _ = exact(past, forcing)
+    assert np.isclose(float((z - truth).std()), 0.3, rtol=0.03)
+    assert np.isclose(float((target - truth).std()), 0.3, rtol=0.03)
+    torch.testing.assert_close(model.departure(z, context), r, atol=1e-4, rtol=1e-4)
