@@ -37,7 +37,7 @@ def score_table(
     share_of_skill is there for every forecast scored beside `climatology` and `perfect`, on
     the initial times that the three have in common. largest_member is the maximum over cases.
     """
-    parts = []
+    parts: list[pd.DataFrame] = []
     for name in scorer.forecasts:
         for lead in range(len(scorer.leads)):
             parts += _forecast_rows(scorer, name, lead, resamples, seasons)
@@ -51,7 +51,7 @@ def score_table(
 def _forecast_rows(
     scorer: Scorer, name: str, lead: int, resamples: int, seasons: bool
 ) -> list[pd.DataFrame]:
-    parts = []
+    parts: list[pd.DataFrame] = []
     times = scorer.seen(name, lead)
     for season in SEASONS if seasons else SEASONS[:1]:
         chosen = times[in_season(times, season)]
@@ -135,7 +135,7 @@ def paired_table(
     resamples: columns forecast, reference, variable, region, season, lead_hours, metric,
     difference, low, high, score (of b), verdict (of a, see `derived.verdict`), n_init,
     n_members (of a)."""
-    parts = []
+    parts: list[pd.DataFrame] = []
     for lead in range(len(scorer.leads)):
         times = scorer.common((a, b), lead)
         if not times.size:
@@ -167,7 +167,7 @@ def rank_table(scorer: Scorer) -> pd.DataFrame:
 
     Neighbouring cells are not independent: judge flatness by the rows of `perfect` or `exact`.
     """
-    parts = []
+    parts: list[pd.DataFrame] = []
     for name, record in scorer.forecasts.items():
         counts = np.stack([scorer.regional(x) for x in record.ranks])
         total = counts.sum(axis=-1, keepdims=True)
@@ -196,7 +196,7 @@ def rank_table(scorer: Scorer) -> pd.DataFrame:
 def class_table(scorer: Scorer) -> pd.DataFrame:
     """Error in five classes of spread, of equal area: columns forecast, variable, region,
     lead_hours, spread_class, spread (√((M+1)/M · variance)), error, in physical units."""
-    parts = []
+    parts: list[pd.DataFrame] = []
     scale = scorer.cells.scale[:, None, None]
     for name, record in scorer.forecasts.items():
         for lead, hours in enumerate(scorer.leads):
@@ -225,7 +225,7 @@ def spectrum_table(scorer: Scorer, resamples: int = 1000) -> pd.DataFrame:
     scale = scorer.cells.scale[: len(scorer.cells.channels), None] ** 2
     axes: dict[str, Sequence[object]] = {"variable": scorer.cells.channels}
     axes["wavenumber"] = scorer.spectrum.wavenumbers.tolist()
-    parts = []
+    parts: list[pd.DataFrame] = []
     for name, record in scorer.forecasts.items():
         for lead in range(len(scorer.leads)):
             times = scorer.seen(name, lead)
