@@ -115,7 +115,7 @@ def roles(ds: xr.Dataset, given: dict[str, str] | None = None) -> Roles:
             found[dim] = role
     _settle_time(found)
     _settle_position(ds, found)
-    _one_each(found)
+    _one_each(ds, found)
     why = tuple(f"{dim} is {ours}: {reason}" for dim, (ours, reason) in found.items())
     return Roles({dim: ours for dim, (ours, _) in found.items()}, why)
 
@@ -173,13 +173,14 @@ def _settle_position(ds: xr.Dataset, found: dict[str, tuple[str, str]]) -> None:
             return
 
 
-def _one_each(found: dict[str, tuple[str, str]]) -> None:
-    """Two dimensions cannot be the same thing: the one of that very name wins, else an error."""
+def _one_each(ds: xr.Dataset, found: dict[str, tuple[str, str]]) -> None:
+    """Two dimensions cannot be the same thing: of that very name, or of more than one label."""
     for ours in {role for role, _ in found.values()}:
         same = [dim for dim, (role, _) in found.items() if role == ours]
         if len(same) > 1:
             said = [dim for dim in same if found[dim][1] == "you said so"]
             exact = said or [dim for dim in same if dim.lower() == ours]
+            exact = exact or [dim for dim in same if ds.sizes[dim] > 1]
             if len(exact) != 1:
                 raise UserError(
                     f"dimensions {', '.join(same)} all look like {ours}; say which is which with "

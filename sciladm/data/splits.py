@@ -86,7 +86,8 @@ def duration_ticks(text: Any) -> int:
 
 def _explicit(name: str, value: Any, calendar: str) -> Ranges:
     ranges = []
-    for pair in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+    several = isinstance(value, Sequence) and not all(isinstance(part, str) for part in value)
+    for pair in value if several else [value]:
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise UserError(f"split {name}: {pair!r} is not [first, last]; write [[2012, 2017]]")
         first, last = spell(str(pair[0]), calendar)[0], spell(str(pair[1]), calendar)[1]

@@ -59,7 +59,8 @@ def parts(times: Times) -> tuple[Ints, Ints, Floats, Floats]:
         year = np.array([t.year for t in times.flat], dtype=np.int64).reshape(times.shape)
         month = np.array([t.month for t in times.flat], dtype=np.int64).reshape(times.shape)
         name = calendar_of(times)
-        starts = {y: _number(y, name) for y in {*year.tolist(), *(year + 1).tolist()}}
+        every = range(int(year.min()), int(year.max()) + 2) if year.size else range(0)
+        starts = {y: _number(y, name) for y in every}
         start = np.array([starts[int(y)] for y in year.flat]).reshape(times.shape)
         end = np.array([starts[int(y) + 1] for y in year.flat]).reshape(times.shape)
         in_year = (ticks(times) - start) / (end - start)
@@ -87,7 +88,7 @@ def spaced(times: Times) -> tuple[Ints, np.timedelta64]:
             f"times do not increase: {times[at]} is followed by {times[at + 1]} (number {at + 1} "
             f"of {t.size}); sort them and drop doubles: ds.sortby('time').drop_duplicates('time')"
         )
-    if steps.min() >= 28 * _DAY and (months := _months(times)) is not None:
+    if steps.min() >= 27 * _DAY and (months := _months(times)) is not None:
         return months
     lengths, counts = np.unique(steps, return_counts=True)
     step = int(lengths[np.argmax(counts)])
