@@ -1,0 +1,71 @@
+"""Files that survive a kill at any moment and execute nothing: safetensors and JSON.
+
+A file is written beside its place, flushed to the disk and renamed, so that a reader finds either
+the old one or the new one, whole.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sciladm.conventions import UserError
+
+FORMAT_VERSION = 1
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, durably and all at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Tensors by name, with `facts` (anything JSON can say) in the header."""
+    header = json.dumps({"format_version": FORMAT_VERSION, **facts}, sort_keys=True)
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, safetensors.torch.save(whole, {"sciladm": header}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote: tensors on the CPU, and the facts."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("sciladm", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is not a whole safetensors file ({error}). It was damaged after it was "
+            "written: restore it, or remove it and run the command that made it again."
+        ) from error
+    version = facts.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}; this sciladm reads {FORMAT_VERSION}. "
+            "Install the version that wrote it (see the run's recipe.yaml), or train again."
+        )
+    return tensors, facts
+
+
+def keep_lines(path: Path, last_step: int) -> None:
+    """Cut a JSON-lines file after the lines of `last_step`; later ones will be written again."""
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        if line.endswith(b"\n") and json.loads(line)["step"] <= last_step:
+            kept.append(line)
+    write_bytes(path, b"".join(kept))

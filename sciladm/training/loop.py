@@ -1,0 +1,136 @@
+"""The one training loop. It takes a loss and knows nothing of what it trains.
+
+A run is a function of its settings alone: the loss of step n comes from n, never from a clock or a
+generator that remembers. Killed at any moment and started again, it ends in the same bytes.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sciladm.conventions import UserError
+from sciladm.training.checkpoint import keep_lines, read_tensors, write_tensors
+from sciladm.training.optim import Average, optimiser_tensors, restore_optimiser, schedule
+
+
+class Loop:
+    """Steps `module` along the gradient of `step_loss` and keeps what it needs to go on.
+
+    step_loss: step → scalar loss, a pure function of the step and the weights. run: folder;
+    writes `<name>.checkpoint.safetensors` (weights, average, optimiser, step) and
+    `<name>.metrics.jsonl` (step, loss, lr; after a validation also its numbers).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        step_loss: Callable[[int], Tensor],
+        run: Path,
+        name: str,
+        *,
+        steps: int,
+        learning_rate: float = 2e-3,
+        warmup: int = 50,
+        weight_decay: float = 0.01,
+        clip: float = 1.0,
+        ema_width: float = 0.05,
+        save_every: int = 200,
+        validate: Callable[[int], Mapping[str, float]] | None = None,
+        validate_every: int = 0,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.module, self.step_loss, self.name = module, step_loss, name
+        self.checkpoint = run / f"{name}.checkpoint.safetensors"
+        self.metrics = run / f"{name}.metrics.jsonl"
+        self.steps, self.learning_rate, self.warmup = steps, learning_rate, warmup
+        self.clip, self.save_every = clip, save_every
+        self.validate, self.validate_every = validate, validate_every
+        self.progress = progress
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99)
+        )
+        self.average = Average(module, ema_width)
+        self._lines: list[tuple[int, Tensor, float]] = []
+
+    def run(self) -> dict[str, Tensor]:
+        """Train to the end, from the checkpoint if there is one; → the averaged weights."""
+        first = self._restore()
+        for step in range(first, self.steps):
+            self._advance(step)
+            done = step + 1
+            last = done == self.steps
+            if self.validate and self.validate_every and (done % self.validate_every == 0 or last):
+                self._flush()
+                with self.average.applied():
+                    self._write({"step": step, "validation": dict(self.validate(step))})
+            if done % self.save_every == 0 or last:
+                self._flush()
+                self._save(done)
+        return self.average.weights
+
+    def _advance(self, step: int) -> None:
+        rate = self.learning_rate * schedule(step, self.steps, self.warmup)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        loss = self.step_loss(step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimiser.step()
+        self.average.update(step)
+        self._lines.append((step, loss.detach(), rate))
+        if len(self._lines) == 20:  # the device is waited for now and then only
+            self._flush()
+
+    def _flush(self) -> None:
+        for step, loss, rate in self._lines:
+            value = float(loss)
+            if not torch.isfinite(loss):
+                raise UserError(
+                    f"The loss of {self.name!r} became {value} in step {step}. The last good "
+                    f"state is kept in {self.checkpoint.name}. Lower the learning rate (now "
+                    f"{self.learning_rate:g}), or look for values far out of range in the data."
+                )
+            self._write({"step": step, "loss": value, "lr": rate})
+        if self.progress and self._lines:
+            self.progress(self._lines[-1][0] + 1, float(self._lines[-1][1]))
+        self._lines.clear()
+
+    def _write(self, line: Mapping[str, object]) -> None:
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _save(self, done: int) -> None:
+        parts = {
+            "weights": self.module.state_dict(),
+            "average": self.average.weights,
+            "optimiser": optimiser_tensors(self.optimiser),
+        }
+        tensors = {f"{part}:{key}": t for part, own in parts.items() for key, t in own.items()}
+        write_tensors(self.checkpoint, tensors, {"step": done})
+
+    def _restore(self) -> int:
+        if not self.checkpoint.exists():
+            keep_lines(self.metrics, -1)
+            return 0
+        tensors, facts = read_tensors(self.checkpoint)
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimiser": {}}
+        for name, tensor in tensors.items():
+            part, key = name.split(":", 1)
+            parts[part][key] = tensor
+        try:
+            self.module.load_state_dict(parts["weights"])
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.checkpoint} holds another network than this recipe asks for ({error}). "
+                "Train into another folder with --run-dir, or start anew with --overwrite."
+            ) from error
+        for name, weight in self.average.weights.items():
+            weight.copy_(parts["average"][name])
+        restore_optimiser(self.optimiser, parts["optimiser"])
+        keep_lines(self.metrics, int(facts["step"]) - 1)
+        return int(facts["step"])

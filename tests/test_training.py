@@ -1,0 +1,157 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sciladm.conventions import UserError
+from sciladm.diffusion.noise import training_generator
+from sciladm.training.checkpoint import read_tensors, write_tensors
+from sciladm.training.loop import Loop
+from sciladm.training.optim import Average, schedule
+
+CHECKPOINT, METRICS = "net.checkpoint.safetensors", "net.metrics.jsonl"
+
+
+def small_run(folder, steps=60, pause=0.0, **options):
+    """A few weights fitted to noisy targets; everything random belongs to the step."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
+
+    def step_loss(step):
+        time.sleep(pause)
+        x = torch.randn(16, 4, generator=training_generator(3, step))
+        return (net(x) - x[:, :1] * x[:, 1:2]).square().mean()
+
+    options = {"learning_rate": 1e-2, "warmup": 5, "save_every": 7} | options
+    options = {"validate": lambda step: {"norm": float(net[0].weight.detach().norm())},
+               "validate_every": 20} | options  # fmt: skip
+    loop = Loop(net, step_loss, Path(folder), "net", steps=steps, **options)
+    return loop.run(), net
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in (CHECKPOINT, METRICS)}
+
+
+KILLER = """
+import os, random, signal, sys, time
+from tests.test_training import small_run
+chance = random.Random(1)
+for attempt in range(9):
+    child = os.fork()
+    if child == 0:
+        small_run(sys.argv[1], pause=0.005)
+        os._exit(0)
+    if attempt < 8:
+        time.sleep(chance.uniform(0.02, 0.25))
+        os.kill(child, signal.SIGKILL)
+    print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_killed_and_resumed_ends_in_the_same_bytes(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    small_run(tmp_path / "whole")
+    command = [sys.executable, "-c", KILLER, str(tmp_path / "killed")]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    ends = [int(line) for line in done.stdout.split()]
+    assert ends.count(signal.SIGKILL) >= 4 and ends[-1] == 0, ends
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_stopped_anywhere_ends_in_the_same_bytes(tmp_path):
+    """The same without processes: an exception at a step, at each phase of the intervals."""
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "stopped").mkdir()
+    small_run(tmp_path / "whole")
+    for stop in (3, 7, 8, 20, 41, 59):
+
+        def halt(done, loss, stop=stop):
+            if done > stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            small_run(tmp_path / "stopped", progress=halt)
+    with (tmp_path / "stopped" / METRICS).open("a") as file:
+        file.write('{"step": 58, "lo')
+    small_run(tmp_path / "stopped")
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+    small_run(tmp_path / "stopped")  # nothing left to do
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_it_learns_and_writes_what_happened(tmp_path):
+    average, net = small_run(tmp_path, steps=400, save_every=400)
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 400 and np.mean(losses[-50:]) < 0.5 * np.mean(losses[:20])
+    assert [line["step"] for line in lines if "validation" in line] == list(range(19, 400, 20))
+    assert set(average) == {name for name, _ in net.named_parameters()}
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path):
+    net = nn.Linear(2, 1)
+    lost = {9: float("nan")}
+
+    def step_loss(step):
+        return net(torch.ones(1, 2)).square().sum() + lost.get(step, 0.0)
+
+    loop = Loop(net, step_loss, tmp_path, "net", steps=20, save_every=5)
+    with pytest.raises(UserError, match=r"step 9.*learning rate"):
+        loop.run()
+    tensors, facts = read_tensors(tmp_path / CHECKPOINT)
+    assert facts["step"] == 5 and all(torch.isfinite(t).all() for t in tensors.values())
+
+
+def test_power_average_has_the_width_asked_for():
+    net = nn.Linear(1, 1, bias=False)
+    for width in (0.05, 0.1):
+        average = Average(net, width)
+        total, steps = [], 400
+        weight = np.zeros(steps)  # share of each step in the average
+        for t in range(1, steps + 1):
+            beta = (1 - 1 / t) ** (average.exponent + 1)
+            weight *= beta
+            weight[t - 1] += 1 - beta
+        place = (np.arange(steps) + 1) / steps
+        mean = np.sum(weight * place)
+        assert weight.sum() == pytest.approx(1)
+        assert np.sqrt(np.sum(weight * (place - mean) ** 2)) == pytest.approx(width, rel=0.02)
+        values = np.random.default_rng(0).normal(size=steps)
+        for t, value in enumerate(values):
+            net.weight.data.fill_(value)
+            average.update(t)
+        total.append(float(average.weights["weight"]))
+        assert total[0] == pytest.approx(np.sum(weight * values), abs=1e-5)
+    with average.applied():
+        assert float(net.weight.detach()) == float(average.weights["weight"])
+    assert float(net.weight.detach()) == pytest.approx(values[-1])
+
+
+def test_learning_rate():
+    rates = [schedule(step, 100, 10) for step in range(100)]
+    assert rates[0] < rates[5] < rates[10] == 1 and 0 < rates[-1] < 0.01
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_damaged_or_foreign_checkpoints_say_so(tmp_path):
+    path = tmp_path / CHECKPOINT
+    write_tensors(path, {"weights:a": torch.ones(3)}, {"step": 1})
+    assert read_tensors(path)[1] == {"step": 1, "format_version": 1}
+    with pytest.raises(UserError, match="another network"):
+        small_run(tmp_path)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(UserError, match="damaged"):
+        read_tensors(path)
