@@ -1,0 +1,85 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sciladm.nn.layers import Attention, Block, Conv, Fourier
+from sciladm.nn.unet import UNet
+
+BOUNDARIES = {1: ("periodic",), 2: ("pole", "periodic"), 3: ("bounded", "pole", "periodic")}
+
+
+def wake(module):
+    """Replace every zero-initialised weight, so that all of the network speaks."""
+    gen = torch.Generator().manual_seed(2)
+    for p in module.parameters():
+        if not p.any():
+            p.data = 0.1 * torch.randn(p.shape, generator=gen)
+    return module
+
+
+def test_convolution_is_torch_on_a_torus_and_never_sees_zeros():
+    conv = Conv(2, 3, ("periodic", "periodic"))
+    x = torch.randn(2, 2, 5, 6)
+    want = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), conv.weight, conv.bias)
+    torch.testing.assert_close(conv(x), want)
+    for ends in (("bounded", "bounded"), ("pole", "periodic"), ("bounded", "periodic")):
+        out = Conv(2, 3, ends)(torch.ones(1, 2, 5, 6))
+        torch.testing.assert_close(out, out[..., :1, :1].expand_as(out))
+
+
+@pytest.mark.parametrize(
+    "space", [(8, 16), (7, 14), (1, 1), (1, 4), (5, 3), (9,), (8,), (2, 3, 5), (1, 2, 4)]
+)
+def test_any_size_works_with_the_same_weights(space):
+    net = wake(UNet(3, 2, BOUNDARIES[len(space)], widths=(8, 8, 8), blocks=1, embedding=16))
+    out = net(torch.randn(2, 3, *space), torch.randn(2))
+    assert out.shape == (2, 2, *space) and torch.isfinite(out).all()
+
+
+def test_untrained_network_says_zero_and_every_weight_learns():
+    net = UNet(3, 2, BOUNDARIES[2], widths=(8, 16), blocks=1, embedding=16)
+    assert not net(torch.randn(2, 3, 4, 6), torch.randn(2)).any()
+    wake(net)(torch.randn(2, 3, 4, 6), torch.randn(2)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+
+
+def test_moves_with_the_data_along_a_periodic_axis():
+    net = wake(UNet(3, 2, BOUNDARIES[2], widths=(8, 16), blocks=1, embedding=16))
+    x, noise = torch.randn(2, 3, 4, 8), torch.randn(2)
+    torch.testing.assert_close(
+        net(x.roll(2, -1), noise), net(x, noise).roll(2, -1), atol=1e-5, rtol=1e-4
+    )
+    bounded = wake(UNet(3, 2, ("bounded", "bounded"),
+                        widths=(8, 16), blocks=1, embedding=16))  # fmt: skip
+    assert (bounded(x.roll(2, -1), noise) - bounded(x, noise).roll(2, -1)).abs().max() > 1e-2
+
+
+def test_samples_of_a_batch_do_not_see_each_other():
+    net = wake(UNet(3, 2, BOUNDARIES[2], widths=(8, 16), blocks=1, embedding=16)).eval()
+    x, noise = torch.randn(3, 3, 4, 8), torch.randn(3)
+    together = net(x, noise)
+    for i in range(3):
+        alone = net(x[i : i + 1], noise[i : i + 1])
+        torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=1e-4)
+
+
+def test_noise_level_reaches_every_block():
+    block = Block(8, 8, BOUNDARIES[2], embedding=16)
+    wake(block)
+    x, embed = torch.randn(2, 8, 4, 6), Fourier(16)
+    assert not torch.allclose(block(x, embed(torch.zeros(2))), block(x, embed(torch.ones(2))))
+    near = Fourier(64)(torch.tensor([0.0, 0.001, 0.5]))
+    assert (near[0] - near[1]).abs().max() < 0.1 * (near[0] - near[2]).abs().max()
+
+
+def test_attention_is_the_textbook_formula():
+    layer = wake(Attention(8, heads=2))
+    x = torch.randn(2, 8, 3, 4)
+    cells = layer.norm(x).flatten(2).transpose(1, 2)
+    q, k, v = layer.qkv(cells).chunk(3, -1)
+    heads = []
+    for part in (slice(0, 4), slice(4, 8)):
+        weights = torch.softmax(q[..., part] @ k[..., part].transpose(1, 2) / 2, -1)
+        heads.append(weights @ v[..., part])
+    want = x + layer.out(torch.cat(heads, -1)).transpose(1, 2).reshape(x.shape)
+    torch.testing.assert_close(layer(x), want)
