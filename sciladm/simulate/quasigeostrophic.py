@@ -40,7 +40,7 @@ class Flow:
     radius_upper: float = 7.0e5  # Rossby radius between 200 and 500 hPa [m]
     radius_lower: float = 4.5e5  # between 500 and 850 hPa [m]
     scale_height: float = 9000.0  # of the orography's effect on q [m]
-    stirring: float = 1.0  # wind of the white forcing [m s⁻¹ day^−½], each level
+    stirring: float = 1.0  # wind of the white forcing [m s⁻¹ day^−½], the same at the three levels
     stirring_low: int = 4  # its first and last degree
     stirring_high: int = 16
     fastest: float = 150.0  # |u| at which the run is stopped [m s⁻¹]

@@ -70,12 +70,11 @@ class Weather:
         """Six hours: Runge–Kutta steps each followed by its kick of white noise, then the slab."""
         flow = self.model.flow
         size = flow.truncation + 1
-        normal = noise.draw(state.hours, (flow.steps * 3 + 1, size, size, 2))
-        kicks = normal[:, :-1].reshape(-1, flow.steps, 3, size, size, 2)
+        normal = noise.draw(state.hours, (flow.steps + 1, size, size, 2))
         psi = state.psi
         for i in range(flow.steps):
             psi = self.model.step(psi, state.hours + i * INTERVAL_HOURS / flow.steps)
-            psi += np.moveaxis(self.model.stir(kicks[:, i]), 0, -1)
+            psi += np.moveaxis(self.model.stir(normal[:, i]), 0, -1)
         hours = state.hours + INTERVAL_HOURS
         slab = self.channels.warm(state.slab, psi, hours, normal[:, -1])
         self._guard(psi, hours)
