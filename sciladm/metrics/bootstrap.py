@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 FEWEST_BLOCKS = 15
+MOST_BLOCKS = 25
 SHORTEST_BLOCK = np.timedelta64(10, "D")
 
 
@@ -33,16 +34,19 @@ def resample(
 ) -> Resamples:
     """Circular block bootstrap (Politis & Romano 1992) over times (case,), in any order.
 
-    Blocks are stretches of max(10 days, `last_lead`), laid anywhere on the time axis closed to
-    a circle. A pause longer than a block (another realisation, another year) counts as one
-    block: what lies beyond it is independent, and a block in the middle of it would be empty.
+    Blocks are stretches of max(10 days, `last_lead`, 1/25 of the whole), laid anywhere on the
+    time axis closed to a circle; where there is time for it they are longer than need be, since
+    a block hides the dependence beyond its ends. A pause longer than a block (another
+    realisation, another year) counts as one shortest block: what lies beyond is independent,
+    and a block in the middle of it would be empty.
     """
-    length = float(max(SHORTEST_BLOCK, last_lead) / np.timedelta64(1, "s"))
+    shortest = float(max(SHORTEST_BLOCK, last_lead) / np.timedelta64(1, "s"))
     order = np.argsort(times, kind="stable")
     gaps = np.diff(times[order]) / np.timedelta64(1, "s")
-    gaps = np.minimum(gaps, length)
+    gaps = np.minimum(gaps, shortest)
     place = np.concatenate([[0.0], np.cumsum(gaps)])
-    around = place[-1] + (float(np.median(gaps)) if gaps.size else length)
+    around = place[-1] + (float(np.median(gaps)) if gaps.size else shortest)
+    length = max(shortest, around / MOST_BLOCKS)
     blocks = int(around / length + 1e-9)
     same = np.ones((1, len(times)))
     if blocks < FEWEST_BLOCKS:
