@@ -39,7 +39,7 @@ def filled(cases=5, m=6, names=("model",), **more):
     for i in range(cases):
         for k, name in enumerate(names):
             for lead in range(len(s.leads)):
-                x, y = case(1000 * k + 10 * i + lead, m)
+                x, _ = case(1000 * k + 10 * i + lead, m)
                 s.add(name, INIT + i * DAY, lead, x, case(10 * i + lead)[1])
     return s
 
@@ -295,5 +295,5 @@ def test_spectra_of_members_and_truth_side_by_side():
 
 
 def test_an_unknown_headline_is_an_error_that_lists_the_channels():
-    with pytest.raises(UserError, match="got .'geopotential_500'.*2m_temperature"):
+    with pytest.raises(UserError, match=r"got .'geopotential_500'.*2m_temperature"):
         scorer(headline=("geopotential_500",))

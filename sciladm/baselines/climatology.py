@@ -52,7 +52,7 @@ class Climatology:
         """Indices of training times of the season and time of day of `time` from which all
         `leads` are training times too."""
         times = self.train.times
-        near = season_distance(times, time) <= self.window
+        near = season_distance(times, time) <= self.window + 0.5
         near &= time_of_day(times) == time_of_day(np.array(time))
         index = np.flatnonzero(near)
         return index[(self.train.find(times[index, None] + leads) >= 0).all(axis=1)]
