@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciladm.conventions import UserError
-from sciladm.data.catalog import Variable
+from sciladm.data.cards import Variable
 from sciladm.data.fields import NETCDF_FILL, Fields
 from sciladm.data.forcings import cos_zenith
 from sciladm.data.times import ticks

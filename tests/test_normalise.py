@@ -106,6 +106,13 @@ def test_short_training_gets_a_mean_per_hour():
     assert few.coefficients.shape[:2] == (1, 1)
 
 
+def test_seasons_need_all_months():
+    times, values = series(3)
+    winter = times.astype("M8[M]").astype(int) % 12 < 4
+    assert fit(times[winter], values[winter]).coefficients.shape[1] == 1
+    assert fit(times, values).coefficients.shape[1] == 5
+
+
 def test_static_gaps_are_left_out():
     times, values = series()
     values[:, 0, 0, 1] = np.nan

@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from sciladm.conventions import VARIABLES, UserError
-from sciladm.data.catalog import Missing, Variable
+from sciladm.data.cards import Missing, Variable
 from sciladm.data.labels import level_numbers
 
 Array = NDArray[np.float32]

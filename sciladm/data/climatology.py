@@ -30,13 +30,14 @@ def basis(times: Times, size: int) -> Floats:
 def design(times: Times) -> tuple[Ints, int]:
     """What the training times carry: slots of the day (ticks after midnight), basis functions.
 
-    Two annual harmonics from 18 months on; one slot per hour of the day that occurs, where each
-    has samples enough, else one for all.
+    Two annual harmonics where all months occur, over 18 months or more; one slot per hour of the
+    day that occurs, where each has samples enough, else one for all.
     """
     if not times.size:
         raise UserError("the training split has no times")
     t = ticks(times)
-    size = _HARMONICS if np.ptp(t) >= 1.5 * 365 * _DAY else 1
+    seasons = np.unique(parts(times)[1]).size == 12 and np.ptp(t) >= 1.5 * 365 * _DAY
+    size = _HARMONICS if seasons else 1
     slots, counts = np.unique(t % _DAY, return_counts=True)
     if len(slots) > 24 or counts.min() < 4 * size:
         slots = np.zeros(1, dtype=np.int64)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciladm.conventions import SPACE, UserError, rename_in
-from sciladm.data.catalog import Variable
+from sciladm.data.cards import Variable
 from sciladm.data.channels import Channel as Channel
 from sciladm.data.channels import channels_of
 from sciladm.data.forcings import forcings

@@ -51,7 +51,7 @@ class Normaliser:
         """Fit on training ``times`` and their ``blocks``.
 
         ``moving`` (channel,): whose gaps come and go. ``step``: that of the window. Two annual
-        harmonics per hour of the day where training spans 18 months or more, else a mean per
+        harmonics per hour of the day where training has all months and 18 of them, else a mean per
         hour; hours with too few samples are taken together. UserError for a channel that is
         constant or has no values.
         """

@@ -1,6 +1,7 @@
 """Open what people have, lazily: zarr 2 and 3, netCDF 3 and 4, GRIB, one file or many."""
 
 import glob
+import hashlib
 import logging
 import re
 import warnings
@@ -52,6 +53,27 @@ def read(array: xr.DataArray) -> NDArray[Any]:
     with _told(where), dask.config.set(scheduler="synchronous"):
         values = np.asarray(array.values)
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def fingerprint(ds: xr.Dataset) -> str:
+    """sha256 of what identifies a data set: names, labels, and values of its first and last time.
+
+    Nothing of it depends on where or how the data lie.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(map(str, ds.variables)):
+        variable = ds[name]
+        digest.update(
+            f"{name} {sorted(map(str, variable.dims))} {sorted(variable.shape)}".encode()
+        )
+        dims = sorted(map(str, variable.dims))
+        ends = variable.transpose(*dims)
+        if name not in ds.coords and "time" in dims:
+            ends = ends.isel(time=[0, -1])
+        values = read(ends)
+        plain = values.astype(str) if values.dtype.kind == "O" else values
+        digest.update(np.ascontiguousarray(plain).tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager
