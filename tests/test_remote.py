@@ -288,7 +288,7 @@ def test_killed_at_any_moment(server, folder, tmp_path):
     command = [sys.executable, "-c", script, server.url, str(tmp_path / "killed")]
     random, counts = np.random.default_rng(0), []
     done = lambda: len(list((tmp_path / "killed/done").glob("*.[0-9]")))
-    for requests in (2, 6, 8, 9, 9, 9):
+    for requests in (2, 6, 8, 10, 10, 10):
         process = subprocess.Popen(command)
         while len(server.asked) < requests and process.poll() is None:
             time.sleep(0.01)
@@ -297,7 +297,7 @@ def test_killed_at_any_moment(server, folder, tmp_path):
         process.wait()
         server.asked = {}
         counts.append(done())
-    assert len(set(counts)) >= 3, counts  # killed while units were coming
+    assert 0 < counts[-1] < 10, counts  # killed while units were coming
     subprocess.run(command, check=True)
     check(tmp_path / "killed/data.zarr", folder[1])
     fetch(request(server), tmp_path / "whole", {}, None, HASTE)
