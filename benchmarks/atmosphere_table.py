@@ -1,6 +1,8 @@
-"""Is the simulated atmosphere a fair world? Prints the table of docs/simulated-atmosphere.md (some minutes on one core).
+"""Is the simulated atmosphere a fair world? Prints the table of docs/simulated-atmosphere.md (some
+minutes on one core).
 
-    python benchmarks/atmosphere_table.py [flow.stirring=1.2 ground.noise_land=1 ...] [--starts 24] [--members 16]
+python benchmarks/atmosphere_table.py [flow.stirring=1.2 ground.noise_land=1 ...] [--starts 24]
+[--members 16]
 """
 
 import argparse
@@ -10,7 +12,6 @@ import numpy as np
 
 from sciladm.simulate import Atmosphere
 from sciladm.simulate.atmosphere import BLOCK
-from sciladm.simulate.channels import CHANNELS
 from sciladm.simulate.weather import BEGIN, PERFECT, TRUTH, Noise, State
 
 HEADLINE = {"z500": 1, "t850": 5, "u850": 8, "v850": 11, "t2m": 12, "msl": 15}
@@ -31,7 +32,9 @@ RANGES = {
 
 
 def climate(weather, batch, days, spin_up):
-    """Daily 00 h records (batch, day, channel, ...), spectral states every 8th day, largest |u|."""
+    """Daily 00 h records (batch, day, channel, ...), spectral states every 8th day, largest
+    |u|.
+    """
     hours = np.zeros(batch, np.int64) - 24 * spin_up
     who = tuple(10_000 + i for i in range(batch))
     noise, state = Noise(TRUTH, 1, who), weather.begin(hours, Noise(BEGIN, 1, who))
@@ -52,19 +55,27 @@ def anomalies(records):
     """Departures from the mean over realisations of a fit to the year (two harmonics)."""
     days = np.arange(records.shape[1])
     angle = 2 * np.pi * days / 365.2425
-    basis = np.stack([np.ones_like(angle), *(f(k * angle) for k in (1, 2) for f in (np.cos, np.sin))])
+    basis = np.stack(
+        [np.ones_like(angle), *(f(k * angle) for k in (1, 2) for f in (np.cos, np.sin))]
+    )
     mean = records.mean(axis=0)
     coefficients = np.linalg.lstsq(basis.T, mean.reshape(days.size, -1), rcond=None)[0]
     return records - (basis.T @ coefficients).reshape(mean.shape).astype(np.float32)
 
 
 def doubling(weather, states, z500_sd):
-    """Days to double of a small difference between twins under the same noise, after ten days of sorting itself out."""
+    """Days to double of a small difference between twins under the same noise, after ten days of
+    sorting itself out.
+    """
     rates = []
-    for day, state in states:
+    for _, state in states:
         batch = state.hours.size
         who = tuple(range(batch))
-        kick = Noise(BEGIN, 7, who).draw(state.hours, (*state.psi.shape[:3], 2)).astype(state.psi.real.dtype)
+        kick = (
+            Noise(BEGIN, 7, who)
+            .draw(state.hours, (*state.psi.shape[:3], 2))
+            .astype(state.psi.real.dtype)
+        )
         difference = 3e3 * np.moveaxis(kick[..., 0] + 1j * kick[..., 1], 0, -1) * (state.psi != 0)
         twin = State((state.psi + difference).astype(state.psi.dtype), state.slab, state.hours)
         sizes = []
@@ -78,18 +89,24 @@ def doubling(weather, states, z500_sd):
         for one in sizes.T:
             small = one < 0.25 * z500_sd
             if small.sum() > 12:
-                rates.append(np.polyfit(np.arange(small.sum()) / 4, np.log2(one[: small.sum()]), 1)[0])
+                rates.append(
+                    np.polyfit(np.arange(small.sum()) / 4, np.log2(one[: small.sum()]), 1)[0]
+                )
     return 1 / np.mean(rates)
 
 
 def weights(weather):
     """Cell areas over their sum, (latitude, longitude)."""
-    lines = np.cos(np.deg2rad(weather.channels.latitude))[:, None] * np.ones(weather.channels.longitude.size)
+    lines = np.cos(np.deg2rad(weather.channels.latitude))[:, None] * np.ones(
+        weather.channels.longitude.size
+    )
     return lines / lines.sum()
 
 
 def energy_slope(weather, states):
-    """Exponent of kinetic energy per degree over 8-20 (or to the truncation), the three levels together."""
+    """Exponent of kinetic energy per degree over 8-20 (or to the truncation), the three levels
+    together.
+    """
     n = np.arange(weather.model.flow.truncation + 1)
     power = sum((np.abs(s.psi) ** 2).sum(axis=(0, 1, 3)) * n * (n + 1) for _, s in states)
     band = (n >= 8) & (n <= min(20, n[-1] - 1))
@@ -101,16 +118,22 @@ def fair_crps(members, truth):
     count = members.shape[0]
     ordered = np.sort(members, axis=0)
     rank = (2 * np.arange(1, count + 1) - count - 1).reshape(-1, *[1] * truth.ndim)
-    return np.abs(members - truth).mean(axis=0) - (rank * ordered).sum(axis=0) / (count * (count - 1))
+    return np.abs(members - truth).mean(axis=0) - (rank * ordered).sum(axis=0) / (
+        count * (count - 1)
+    )
 
 
 def perfect(weather, records, anomaly, states, members, starts):
-    """Perfect-model ensemble against a truth of its own: sums per lead of CRPS, climatology's, spread², error², ranks."""
+    """Perfect-model ensemble against a truth of its own: sums per lead of CRPS, climatology's,
+    spread², error², ranks.
+    """
     area, rows = weights(weather), list(HEADLINE.values())
     batch, last = records.shape[0], records.shape[1]
     chosen = [(d, s) for d, s in states if 24 <= d < last - 24]
     picks = np.linspace(0, len(chosen) - 1, starts).round().astype(int)
-    out = {k: np.zeros((len(LEADS), len(rows))) for k in ("crps", "climatology", "spread", "error")}
+    out = {
+        k: np.zeros((len(LEADS), len(rows))) for k in ("crps", "climatology", "spread", "error")
+    }
     ranks = np.zeros((len(LEADS), members + 1))
     blocks = -(-(members + 1) // BLOCK)
     for count, pick in enumerate(picks):
@@ -119,15 +142,20 @@ def perfect(weather, records, anomaly, states, members, starts):
         parts = []
         for b in range(blocks):
             repeated = State(
-                np.repeat(state.psi[..., one : one + 1], BLOCK, -1), np.repeat(state.slab[..., one : one + 1], BLOCK, -1),
+                np.repeat(state.psi[..., one : one + 1], BLOCK, -1),
+                np.repeat(state.slab[..., one : one + 1], BLOCK, -1),
                 np.repeat(state.hours[one : one + 1], BLOCK),
-            )  # fmt: skip
+            )
             noise = Noise(PERFECT, count, tuple(range(b * BLOCK, (b + 1) * BLOCK)))
-            parts.append(weather.forecast(repeated, noise, [4 * lead for lead in LEADS])[:, :, rows])
+            parts.append(
+                weather.forecast(repeated, noise, [4 * lead for lead in LEADS])[:, :, rows]
+            )
         everyone = np.concatenate(parts).astype(np.float64)
         truth, ensemble = everyone[0], everyone[1 : members + 1]
         for i, lead in enumerate(LEADS):
-            others = np.delete(anomaly, one, axis=0)[:, [day + lead + s for s in (-10, -5, 0, 5, 10)]]
+            others = np.delete(anomaly, one, axis=0)[
+                :, [day + lead + s for s in (-10, -5, 0, 5, 10)]
+            ]
             season = records[0, day + lead] - anomaly[0, day + lead]
             climatology = season + others.reshape(-1, *season.shape)
             out["crps"][i] += (fair_crps(ensemble[:, i], truth[i]) * area).sum((1, 2))
@@ -135,7 +163,9 @@ def perfect(weather, records, anomaly, states, members, starts):
             out["spread"][i] += (ensemble[:, i].var(axis=0, ddof=1) * area).sum((1, 2))
             out["error"][i] += ((ensemble[:, i].mean(axis=0) - truth[i]) ** 2 * area).sum((1, 2))
             rank = (ensemble[:, i, 0] < truth[i, 0]).sum(axis=0)
-            ranks[i] += np.bincount(rank.ravel(), np.broadcast_to(area, rank.shape).ravel(), members + 1)
+            ranks[i] += np.bincount(
+                rank.ravel(), np.broadcast_to(area, rank.shape).ravel(), members + 1
+            )
     out["ranks"] = ranks / ranks.sum(axis=1, keepdims=True) * (members + 1)
     return out
 
@@ -156,7 +186,10 @@ def measure(world, batch, days, spin_up, starts, members):
         return np.sqrt((change.mean(axis=(0, 1)) * area).sum((1, 2))) / sd
 
     table = {"z500 anomaly sd [m² s⁻²]": sd[0]}
-    table["persistence rmse/sd, 1 d"], table["persistence rmse/sd, 3 d"] = persistence(1)[0], persistence(3)[0]
+    table["persistence rmse/sd, 1 d"], table["persistence rmse/sd, 3 d"] = (
+        persistence(1)[0],
+        persistence(3)[0],
+    )
     table["small-error doubling [d]"] = doubling(weather, states[5::15], sd[0])
     table["kinetic-energy slope, degrees 8-20"] = energy_slope(weather, states)
     scores = perfect(weather, records, anomaly, states, members, starts)
@@ -177,20 +210,36 @@ def show(result):
         verdict = "in" if low <= table[name] <= high else "**out**"
         print(f"| {name} | {low} to {high} | {table[name]:.3g} | {verdict} |")
     print("\n" + "; ".join(f"{k} {v:.0f}" for k, v in more.items()))
-    print(f"\n| variable | anomaly sd | persistence 1, 3, 5 d | {' | '.join(f'CRPS ratio {d} d' for d in LEADS)} | spread-skill 1, 5, 10 d |")
+    columns = " | ".join(f"CRPS ratio {d} d" for d in LEADS)
+    print(f"\n| variable | sd | persistence 1, 3, 5 d | {columns} | spread-skill 1, 5, 10 d |")
     print("|---" * (len(LEADS) + 4) + "|")
     for i, name in enumerate(HEADLINE):
         past = " ".join(f"{persistence(d)[i]:.2f}" for d in (1, 3, 5))
         cells = " | ".join(f"{r[i]:.3f}" for r in ratio)
-        print(f"| {name} | {sd[i]:.4g} | {past} | {cells} | {skill[0, i]:.2f} {skill[2, i]:.2f} {skill[3, i]:.2f} |")
-    print("\nRank histogram of z500, share × bins: " + "; ".join(f"{d} d: " + " ".join(f"{r:.2f}" for r in row) for d, row in zip(LEADS, ranks, strict=True)))
+        calibration = " ".join(f"{skill[lead, i]:.2f}" for lead in (0, 2, 3))
+        print(f"| {name} | {sd[i]:.4g} | {past} | {cells} | {calibration} |")
+    print(
+        "\nRank histogram of z500, share × bins: "
+        + "; ".join(
+            f"{d} d: " + " ".join(f"{r:.2f}" for r in row)
+            for d, row in zip(LEADS, ranks, strict=True)
+        )
+    )
 
 
 def main():
     """Read overrides, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("overrides", nargs="*", help="flow.NAME=VALUE or ground.NAME=VALUE")
-    for name, default in (("batch", 8), ("days", 365), ("spin-up", 60), ("starts", 24), ("members", 15)):
+    for name, default in (
+        ("batch", 8),
+        ("days", 365),
+        ("spin-up", 60),
+        ("starts", 24),
+        ("members", 15),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     world = Atmosphere()

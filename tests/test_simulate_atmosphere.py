@@ -44,7 +44,10 @@ def test_record_is_an_ordinary_labelled_store(record):
     assert set(ds.data_vars) == {*VARIABLES, "land_sea_mask", "geopotential_at_surface"}
     assert ds["geopotential"].dims == ("time", "level", "latitude", "longitude")
     assert ds["2m_temperature"].dims == ("time", "latitude", "longitude")
-    assert all(v.dtype == np.float32 and "units" in v.attrs and "standard_name" in v.attrs for v in ds.data_vars.values())
+    assert all(
+        v.dtype == np.float32 and "units" in v.attrs and "standard_name" in v.attrs
+        for v in ds.data_vars.values()
+    )
     assert ds.latitude.values[0] == -84.375 and np.diff(ds.latitude).min() > 0
     np.testing.assert_array_equal(ds.longitude, np.arange(32) * 11.25)
     assert not any(bool(v.isnull().any()) for v in ds.data_vars.values())
@@ -54,7 +57,12 @@ def test_record_is_an_ordinary_labelled_store(record):
     text = "".join(f.read_text() for f in record.rglob("zarr.json"))
     assert str(record.parent) not in text
     assert 4.5e4 < float(ds["geopotential"].sel(level=500).mean()) < 6e4
-    assert 9e4 < float(ds["mean_sea_level_pressure"].min()) < float(ds["mean_sea_level_pressure"].max()) < 1.1e5
+    assert (
+        9e4
+        < float(ds["mean_sea_level_pressure"].min())
+        < float(ds["mean_sea_level_pressure"].max())
+        < 1.1e5
+    )
 
 
 def test_record_is_reproducible_bit_for_bit_from_any_number_of_processes(record, tmp_path):
@@ -66,7 +74,9 @@ def test_record_is_reproducible_bit_for_bit_from_any_number_of_processes(record,
     assert not again.with_name("again.zarr.partial").exists()
     other = tmp_path / "other.zarr"
     Atmosphere.tiny().run(other, replace(PLAN, seed=1), processes=1)
-    assert not np.array_equal(xr.open_zarr(other)["2m_temperature"], xr.open_zarr(record)["2m_temperature"])
+    assert not np.array_equal(
+        xr.open_zarr(other)["2m_temperature"], xr.open_zarr(record)["2m_temperature"]
+    )
 
 
 def test_nothing_is_overwritten(record):
@@ -84,7 +94,9 @@ def test_restart_states_repeat_the_truth_exactly(record):
 
 
 def test_no_hidden_state(record):
-    """ψ and the slab read off the written channels give the truth's next steps under the truth's noise."""
+    """ψ and the slab read off the written channels give the truth's next steps under the truth's
+    noise.
+    """
     weather, ds = Atmosphere.tiny().on(16, 32), xr.open_zarr(record)
     times = PLAN.realisations[2].times[[5, 6, 9]]
     truth = channels(ds.sel(time=times))
@@ -106,7 +118,9 @@ def test_perfect_members_do_not_depend_on_how_many_are_asked(record):
     many = dict(Atmosphere.tiny().perfect(record, [later, init], 18, leads, seed=5))
     np.testing.assert_array_equal(many[init][:3], few)
     truth = channels(xr.open_zarr(record).sel(time=[init]))[0]
-    np.testing.assert_allclose(few[:, 0], np.broadcast_to(truth, few[:, 0].shape), rtol=1e-6, atol=1e-4)
+    np.testing.assert_allclose(
+        few[:, 0], np.broadcast_to(truth, few[:, 0].shape), rtol=1e-6, atol=1e-4
+    )
     spread = few[:, 2].std(axis=0).mean(axis=(1, 2))
     assert (spread > 0).all()
     assert np.abs(few[0, 2] - few[1, 2]).max() > 0
@@ -119,7 +133,9 @@ def test_perfect_may_start_from_given_fields(record):
     truth = channels(xr.open_zarr(record).sel(time=[init]))
     given = np.repeat(truth, 2, axis=0)
     given[1, 12] += 3.0
-    fields = dict(Atmosphere.tiny().perfect(record, [init], 2, [0 * DAY, DAY], 0, start=lambda _: given))[init]
+    fields = dict(
+        Atmosphere.tiny().perfect(record, [init], 2, [0 * DAY, DAY], 0, start=lambda _: given)
+    )[init]
     np.testing.assert_allclose(fields[1, 0, 12], truth[0, 12] + 3.0, atol=1e-3)
     np.testing.assert_allclose(fields[0, 0, 6:12], truth[0, 6:12], atol=1e-3)
 
@@ -128,8 +144,18 @@ def test_white_noise_is_a_function_of_its_labels():
     both = Noise(TRUTH, 3, (4, 5)).draw(np.array([12, 18]), (50, 40))
     np.testing.assert_array_equal(both[1:], Noise(TRUTH, 3, (5,)).draw(np.array([18]), (50, 40)))
     for other in (Noise(TRUTH, 3, (4,)), Noise(TRUTH, 2, (5,)), Noise(BEGIN, 3, (5,))):
-        assert abs(np.corrcoef(both[1].ravel(), other.draw(np.array([18]), (50, 40)).ravel())[0, 1]) < 0.1
-    assert abs(np.corrcoef(both[1].ravel(), Noise(TRUTH, 3, (5,)).draw(np.array([24]), (50, 40)).ravel())[0, 1]) < 0.1
+        assert (
+            abs(np.corrcoef(both[1].ravel(), other.draw(np.array([18]), (50, 40)).ravel())[0, 1])
+            < 0.1
+        )
+    assert (
+        abs(
+            np.corrcoef(
+                both[1].ravel(), Noise(TRUTH, 3, (5,)).draw(np.array([24]), (50, 40)).ravel()
+            )[0, 1]
+        )
+        < 0.1
+    )
 
 
 def test_runaway_wind_is_stopped_with_a_remedy():
@@ -154,7 +180,11 @@ def test_plans_refuse_what_a_calendar_cannot_hold():
 def test_the_default_plan():
     plan = Plan.years()
     assert [len(plan.splits[s]) for s in ("train", "validation", "test")] == [10, 1, 2]
-    assert plan.times.size == 13 * 1460 and plan.chunk == 73 and plan.times[-1] < np.datetime64("2262-01-01")
+    assert (
+        plan.times.size == 13 * 1460
+        and plan.chunk == 73
+        and plan.times[-1] < np.datetime64("2262-01-01")
+    )
     assert [len(g) for g in plan.groups] == [7, 6]
 
 
@@ -171,4 +201,4 @@ def test_questions_about_other_stores_are_answered(record, tmp_path):
 
 
 def test_worlds_are_listed():
-    assert WORLDS == {"atmosphere": Atmosphere}
+    assert {"atmosphere": Atmosphere} == WORLDS

@@ -9,7 +9,14 @@ from sciladm.simulate.earth import OMEGA, diurnal
 from sciladm.simulate.quasigeostrophic import Flow, QuasiGeostrophic
 from sciladm.simulate.sphere import RADIUS, random_phase
 
-FREE = Flow(truncation=12, relaxation_days=0.0, drag_days=0.0, diffusion_days=0.0, scale_height=1e12, land_heating=0.0)
+FREE = Flow(
+    truncation=12,
+    relaxation_days=0.0,
+    drag_days=0.0,
+    diffusion_days=0.0,
+    scale_height=1e12,
+    land_heating=0.0,
+)
 HOUR = np.zeros(1)
 
 
@@ -21,16 +28,23 @@ def stirred(model: QuasiGeostrophic, wind: float = 12.0, seed: int = 0) -> np.nd
     """A random ψ whose wind is some metres per second, degrees 2–8."""
     size = model.flow.truncation + 1
     n = np.arange(size)
-    power = np.where((n >= 2) & (n <= 8), wind**2 / 7 * RADIUS**2 / np.maximum(n * (n + 1), 1), 0.0)
+    power = np.where(
+        (n >= 2) & (n <= 8), wind**2 / 7 * RADIUS**2 / np.maximum(n * (n + 1), 1), 0.0
+    )
     normal = np.random.default_rng(seed).standard_normal((1, 3, size, size, 2))
     return np.ascontiguousarray(np.moveaxis(random_phase(size - 1, power, normal), 0, -1))
 
 
 def test_rossby_haurwitz_wave_keeps_its_shape_and_speed():
-    """ψ = −a²ω μ + one degree n: an exact solution; λ drift ω − 2(ω + Ω)/(n(n+1)) (Haurwitz 1940)."""
+    """ψ = −a²ω μ + one degree n: an exact solution; λ drift ω − 2(ω + Ω)/(n(n+1)) (Haurwitz
+    1940).
+    """
     model, n, m, omega = free(steps=6), 5, 4, 4e-6
     psi = np.zeros((3, 13, 13, 1), complex)
-    solid = model.sphere.analyse((-(RADIUS**2) * omega * model.sphere.mu)[None, :, None, None] * np.ones((3, 1, model.sphere.longitudes, 1)))
+    solid = model.sphere.analyse(
+        (-(RADIUS**2) * omega * model.sphere.mu)[None, :, None, None]
+        * np.ones((3, 1, model.sphere.longitudes, 1))
+    )
     psi[:, m, n] = 2e7 * np.exp(0.3j)
     state = psi + solid
     days = 5
@@ -85,7 +99,9 @@ def test_drag_takes_energy_and_relaxation_reaches_equilibrium():
 def test_potential_vorticity_inverts():
     model = free()
     psi = stirred(model)
-    np.testing.assert_allclose(model.invert(model.potential_vorticity(psi)), psi, atol=1e-6 * np.abs(psi).max())
+    np.testing.assert_allclose(
+        model.invert(model.potential_vorticity(psi)), psi, atol=1e-6 * np.abs(psi).max()
+    )
 
 
 def test_seasons_are_opposite_and_jets_stronger_in_winter():

@@ -39,10 +39,14 @@ def test_power_is_the_mean_square_on_the_sphere():
 def test_winds_and_laplacian_of_a_known_streamfunction():
     sphere = Sphere(T)
     phi, lam = np.deg2rad(sphere.latitude)[:, None], np.deg2rad(sphere.longitude)[None, :]
-    psi = (np.cos(phi) ** 4 * np.sin(phi) * np.cos(4 * lam))[None, :, :, None]  # degree 5: an eigenfunction
+    psi = (np.cos(phi) ** 4 * np.sin(phi) * np.cos(4 * lam))[
+        None, :, :, None
+    ]  # degree 5: an eigenfunction
     spectral = sphere.analyse(psi)
     u, v = sphere.winds(spectral)
-    exact_u = -(np.cos(phi) ** 5 - 4 * np.cos(phi) ** 3 * np.sin(phi) ** 2) * np.cos(4 * lam) / RADIUS
+    exact_u = (
+        -(np.cos(phi) ** 5 - 4 * np.cos(phi) ** 3 * np.sin(phi) ** 2) * np.cos(4 * lam) / RADIUS
+    )
     exact_v = -4 * np.cos(phi) ** 3 * np.sin(phi) * np.sin(4 * lam) / RADIUS
     np.testing.assert_allclose(u[0, ..., 0], exact_u, atol=1e-20)
     np.testing.assert_allclose(v[0, ..., 0], exact_v, atol=1e-20)

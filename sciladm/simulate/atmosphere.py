@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sciladm.conventions import UserError
 from sciladm.simulate.channels import Channels, Ground
 from sciladm.simulate.plan import INTERVAL, Plan
 from sciladm.simulate.quasigeostrophic import Flow, QuasiGeostrophic
 from sciladm.simulate.record import Restart, write_record
+from sciladm.simulate.sphere import Real
 from sciladm.simulate.weather import PERFECT, Noise, State, Weather, hours_since_epoch
 
 VERSION = 1  # of the simulator: raised whenever any written number changes
@@ -33,7 +33,7 @@ class Atmosphere:
     @classmethod
     def tiny(cls) -> Atmosphere:
         """The same at truncation 15, for 32 × 16 cells and tests."""
-        return cls(Flow(truncation=15, steps=3, stirring_high=13))
+        return cls(Flow(truncation=15, steps=3))
 
     def parameters(self) -> dict[str, Any]:
         """Everything that decides the numbers besides the plan, plain values."""
@@ -57,7 +57,8 @@ class Atmosphere:
         progress: Callable[[float], None] | None = None,
         processes: int = 2,
     ) -> None:
-        """Write the plan's record to a new zarr store at `path`; `progress` gets the fraction done.
+        """Write the plan's record to a new zarr store at `path`; `progress` gets the fraction
+        done.
 
         Atomic: written beside `path` and renamed when complete. Bits do not depend on `processes`.
         """
@@ -68,13 +69,17 @@ class Atmosphere:
         write_record(self.on, Path(path), plan, about, progress, processes)
 
     def perfect(
-        self, path: Path, init_times: Sequence[np.datetime64], members: int, leads: Sequence[np.timedelta64], seed: int,
-        start: Callable[[np.datetime64], NDArray[np.floating]] | None = None,
-    ) -> Iterator[tuple[np.datetime64, NDArray[np.float32]]]:  # fmt: skip
-        """The perfect-model ensemble: per initial time (init_time, float32 (member, lead, channel, latitude, longitude)).
+        self, path: Path, init_times: Sequence[np.datetime64], members: int,
+        leads: Sequence[np.timedelta64], seed: int,
+        start: Callable[[np.datetime64], Real] | None = None,
+    ) -> Iterator[tuple[np.datetime64, Real]]:  # fmt: skip
+        """The perfect-model ensemble: per initial time (init_time, float32 (member, lead, channel,
+        latitude, longitude)).
 
-        Same state, other noise. Member m's bits depend on (seed, init_time, m) alone. With `start`, each member begins instead at
-        the gridded state start(init_time), (member, channel, latitude, longitude): the oracle of what a model could know.
+        Same state, other noise. Member m's bits depend on (seed, init_time, m) alone. With
+        `start`, each member begins instead at
+        the gridded state start(init_time), (member, channel, latitude, longitude): the oracle of
+        what a model could know.
         """
         steps = lead_steps(leads)
         restart = Restart(Path(path))
@@ -84,7 +89,9 @@ class Atmosphere:
             blocks = []
             for first in range(0, members, BLOCK):
                 if start is None:
-                    psi, slab = (np.repeat(x[..., None], BLOCK, -1) for x in restart.state(init))
+                    one, ground = restart.state(init)
+                    psi = np.repeat(one[..., None], BLOCK, axis=-1)
+                    slab = np.repeat(ground[..., None], BLOCK, axis=-1)
                 else:
                     rows = np.arange(first, first + BLOCK) % members
                     psi, slab = weather.channels.read(start(init)[rows], np.repeat(hours, BLOCK))

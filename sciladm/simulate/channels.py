@@ -1,6 +1,8 @@
-"""Model state ⇄ what is written: linear balance, thickness, Ekman turning, a slab of ground; and the way back.
+"""Model state ⇄ what is written: linear balance, thickness, Ekman turning, a slab of ground; and
+the way back.
 
-Every prognostic number is a function of the channels: ψ of the winds (least squares), the slab of the 2 m temperature and the hour.
+Every prognostic number is a function of the channels: ψ of the winds (least squares), the slab of
+the 2 m temperature and the hour.
 """
 
 from __future__ import annotations
@@ -8,17 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sciladm.simulate.earth import GAS, GRAVITY, OMEGA, diurnal, land, orography, season
 from sciladm.simulate.quasigeostrophic import DAY, INTERVAL_HOURS, LEVELS, QuasiGeostrophic
-from sciladm.simulate.sphere import Points, coupling, random_phase
+from sciladm.simulate.sphere import Complex, Hours, Points, Real, coupling, random_phase
 
 PROFILE_GEOPOTENTIAL = (115700.0, 54600.0, 14300.0)  # global means [m² s⁻²]
 PROFILE_TEMPERATURE = (217.0, 254.0, 279.0)  # [K]
 VARIABLES = (
     "geopotential", "temperature", "u_component_of_wind", "v_component_of_wind",
-    "2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind", "mean_sea_level_pressure",
+    "2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind",
+    "mean_sea_level_pressure",
 )  # fmt: skip
 CHANNELS = tuple((name, level) for name in VARIABLES[:4] for level in LEVELS) + tuple(
     (name, None) for name in VARIABLES[4:]
@@ -27,18 +29,20 @@ CHANNELS = tuple((name, level) for name in VARIABLES[:4] for level in LEVELS) + 
 
 @dataclass(frozen=True)
 class Ground:
-    """Parameters of the slab and of what is read off the lowest level; defaults are the frozen ones."""
+    """Parameters of the slab and of what is read off the lowest level; defaults are the frozen
+    ones.
+    """
 
-    memory_land_days: float = 1.5
-    memory_sea_days: float = 8.0
+    memory_land_days: float = 1.0
+    memory_sea_days: float = 2.0
     air_land: float = 1.0  # K of the slab's target per K of air at 850 hPa
-    air_sea: float = 0.5
+    air_sea: float = 0.6
     season_land: float = 12.0  # amplitude at the pole [K]
     season_sea: float = 3.0
     day_land: float = 6.0  # amplitude of the daily wave under an overhead sun [K]
     day_sea: float = 0.4
-    noise_land: float = 1.2  # white forcing [K day^−½]
-    noise_sea: float = 0.3
+    noise_land: float = 0.25  # white forcing [K day^−½]
+    noise_sea: float = 0.05
     lapse: float = 5.0e-3  # of the ground with height [K m⁻¹]
     turning: float = 25.0  # of the 10 m wind towards low pressure, outside the tropics [degrees]
     friction_land: float = 0.45  # 10 m speed / 850 hPa speed
@@ -58,13 +62,18 @@ class Channels:
         self.latitude, self.longitude = self.points.latitude, self.points.longitude
         self.land = land(self.latitude, self.longitude)
         self.height = orography(self.latitude, self.longitude)
-        blend = lambda on_land, on_sea: (self.land * on_land + (1 - self.land) * on_sea)[..., None]
         g = ground
-        rate = blend(1 / g.memory_land_days, 1 / g.memory_sea_days)
+        rate = self._blend(1 / g.memory_land_days, 1 / g.memory_sea_days)
         self._keep = np.exp(-rate * INTERVAL_HOURS / 24.0)
-        self._air, self._season = blend(g.air_land, g.air_sea), blend(g.season_land, g.season_sea)
-        self._day, self._noise = blend(g.day_land, g.day_sea), blend(g.noise_land, g.noise_sea)
-        self._friction = blend(g.friction_land, g.friction_sea)
+        self._air, self._season = (
+            self._blend(g.air_land, g.air_sea),
+            self._blend(g.season_land, g.season_sea),
+        )
+        self._day, self._noise = (
+            self._blend(g.day_land, g.day_sea),
+            self._blend(g.noise_land, g.noise_sea),
+        )
+        self._friction = self._blend(g.friction_land, g.friction_sea)
         self._sine = np.sin(np.deg2rad(self.latitude))[:, None, None]
         angle = np.deg2rad(g.turning) * np.tanh(self._sine / np.sin(np.deg2rad(15.0)))
         self._cos_turn, self._sin_turn = np.cos(angle), np.sin(angle)
@@ -80,22 +89,31 @@ class Channels:
         profile = 273.15 + 27.0 - 48.0 * self._sine**2
         self._profile = profile - g.lapse * self.height[..., None]
 
-    def _balance(self, psi: NDArray[np.complexfloating]) -> NDArray[np.floating]:
-        """Φ′ (level, latitude, longitude, batch) [m² s⁻²] from ∇²Φ = ∇·(f ∇ψ), solved degree by degree."""
+    def _blend(self, on_land: float, on_sea: float) -> Real:
+        return np.asarray((self.land * on_land + (1 - self.land) * on_sea)[..., None])
+
+    def _balance(self, psi: Complex) -> Real:
+        """Φ′ (level, latitude, longitude, batch) [m² s⁻²] from ∇²Φ = ∇·(f ∇ψ), solved degree by
+        degree.
+        """
         phi = np.zeros_like(psi)
         phi[:, :, 1:] += self._up * psi[:, :, :-1]
         phi[:, :, 1:-1] += self._down * psi[:, :, 2:]
         return self.points.synthesise(phi)
 
-    def _air_temperature(self, phi: NDArray[np.floating]) -> NDArray[np.floating]:
-        """T′ (level, …) [K]: hydrostatic layer means, linear in ln p between the layers, constant beyond."""
+    def _air_temperature(self, phi: Real) -> Real:
+        """T′ (level, …) [K]: hydrostatic layer means, linear in ln p between the layers, constant
+        beyond.
+        """
         p = np.log(np.array(LEVELS, np.float64))
         layers = [(phi[i] - phi[i + 1]) / (GAS * (p[i + 1] - p[i])) for i in (0, 1)]
         weight = (p[1] - (p[0] + p[1]) / 2) / ((p[2] - p[0]) / 2)
         return np.stack([layers[0], (1 - weight) * layers[0] + weight * layers[1], layers[1]])
 
-    def warm(self, slab: NDArray, psi: NDArray, hours: NDArray, normal: NDArray) -> NDArray:
-        """The slab (latitude, longitude, batch) [K] six hours on, at `hours`, with ψ there; normal (batch, m, n, 2)."""
+    def warm(self, slab: Real, psi: Complex, hours: Hours, normal: Real) -> Real:
+        """The slab (latitude, longitude, batch) [K] six hours on, at `hours`, with ψ there; normal
+        (batch, m, n, 2).
+        """
         air = self._air_temperature(self._balance(psi))[2] - self._reference
         target = self._profile + self._season * self._sine * season(hours) + self._air * air
         noise = random_phase(self.model.flow.truncation, self.noise_power, normal)
@@ -105,13 +123,13 @@ class Channels:
         change = self._keep * (slab - target) + target + self._noise * eddy
         return np.asarray(change.astype(self.model.dtype))
 
-    def climate(self, hours: NDArray) -> NDArray:
+    def climate(self, hours: Hours) -> Real:
         """The slab's target without weather, where a spin-up starts."""
         return np.asarray(
             (self._profile + self._season * self._sine * season(hours)).astype(self.model.dtype)
         )
 
-    def write(self, psi: NDArray, slab: NDArray, hours: NDArray) -> NDArray[np.float32]:
+    def write(self, psi: Complex, slab: Real, hours: Hours) -> Real:
         """States → float32 (batch, channel, latitude, longitude) in the order of CHANNELS."""
         phi = self._balance(psi)
         u, v = self.points.winds(psi)
@@ -120,7 +138,7 @@ class Channels:
         geopotential = phi + np.array(PROFILE_GEOPOTENTIAL)[:, None, None, None]
         near = self._friction * (u[2] * self._cos_turn - v[2] * self._sin_turn)
         near_v = self._friction * (u[2] * self._sin_turn + v[2] * self._cos_turn)
-        # 850 hPa down to 1000 hPa through air of its own temperature, then to the height of the sea
+        # down to 1000 hPa through air of its own temperature, then to the height of the sea
         sea_level = geopotential[2] - GAS * temperature[2] * np.log(1000.0 / LEVELS[2])
         pressure = 1.0e5 * np.exp(sea_level / (GAS * 288.0))
         surface = np.stack(
@@ -134,14 +152,16 @@ class Channels:
         stacked = np.concatenate([geopotential, temperature, u, v, surface])
         return np.ascontiguousarray(np.moveaxis(stacked, -1, 0), dtype=np.float32)
 
-    def read(self, fields: NDArray[np.floating], hours: NDArray) -> tuple[NDArray, NDArray]:
-        """(batch, channel, latitude, longitude) → ψ nearest to the winds of the three levels, and the slab."""
+    def read(self, fields: Real, hours: Hours) -> tuple[Complex, Real]:
+        """(batch, channel, latitude, longitude) → ψ nearest to the winds of the three levels, and
+        the slab.
+        """
         batch_last = np.moveaxis(np.asarray(fields, np.float64), 0, -1)
         psi = self.points.fit_winds(batch_last[6:9], batch_last[9:12])
         slab = batch_last[12] - self._day * diurnal(self.latitude, self.longitude, hours)
         return psi, slab.astype(self.model.dtype)
 
-    def statics(self) -> dict[str, NDArray[np.float32]]:
+    def statics(self) -> dict[str, Real]:
         """land_sea_mask [1] and geopotential_at_surface [m² s⁻²], (latitude, longitude)."""
         ground = GRAVITY * self.height
         return {

@@ -1,4 +1,6 @@
-"""Which years are simulated: realisations, their dates, their split. Says everything that a store's bytes depend on, with Atmosphere."""
+"""Which years are simulated: realisations, their dates, their split. Says everything that a
+store's bytes depend on, with Atmosphere.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Realisation:
 
 @dataclass(frozen=True)
 class Plan:
-    """Realisations on one time axis, kept apart by gaps of the calendar; `batch` of them are stepped together."""
+    """Realisations on one time axis, kept apart by gaps of the calendar; `batch` of them are
+    stepped together.
+    """
 
     realisations: tuple[Realisation, ...]
     seed: int = 0
@@ -46,18 +50,24 @@ class Plan:
         for one in self.realisations:
             if one.times[0] < EPOCH or one.times[-1] >= LAST:
                 raise UserError(
-                    f"realisation {one.identity} runs {one.times[0]} to {one.times[-1]}: keep within {EPOCH} and {LAST}"
+                    f"realisation {one.identity} runs {one.times[0]} to {one.times[-1]}: "
+                    f"keep within {EPOCH} and {LAST}"
                 )
         for before, after in zip(self.realisations, self.realisations[1:], strict=False):
             if after.times[0] - before.times[-1] <= np.timedelta64(30, "D"):
                 raise UserError(
-                    f"realisations {before.identity} and {after.identity} need more than 30 days between them, in order"
+                    f"realisations {before.identity} and {after.identity} need more than "
+                    "30 days between them, in order"
                 )
 
     @classmethod
-    def years(cls, train: int = 10, validation: int = 1, test: int = 2, *, days: int = 365, seed: int = 0,
-              latitudes: int = 32, longitudes: int = 64) -> Plan:  # fmt: skip
-        """One realisation per year, four calendar years apart (two if they are many), training first."""
+    def years(
+        cls, train: int = 10, validation: int = 1, test: int = 2, *,
+        days: int = 365, seed: int = 0, latitudes: int = 32, longitudes: int = 64,
+    ) -> Plan:  # fmt: skip
+        """One realisation per year, four calendar years apart (two if they are many), training
+        first.
+        """
         splits = ["train"] * train + ["validation"] * validation + ["test"] * test
         apart = 4 if len(splits) <= 15 else 2
         records = tuple(
@@ -86,13 +96,17 @@ class Plan:
 
     @property
     def chunk(self) -> int:
-        """Times per chunk: the largest divisor of every realisation's length up to 100, so that a chunk has one owner."""
+        """Times per chunk: the largest divisor of every realisation's length up to 100, so that a
+        chunk has one owner.
+        """
         common = int(np.gcd.reduce([one.times.size for one in self.realisations]))
         return max(d for d in range(1, 101) if common % d == 0)
 
     @property
     def groups(self) -> list[list[int]]:
-        """Indices of realisations of equal length stepped together; they decide bits, the number of processes does not."""
+        """Indices of realisations of equal length stepped together; they decide bits, the number
+        of processes does not.
+        """
         by_length: dict[int, list[int]] = {}
         for i, one in enumerate(self.realisations):
             by_length.setdefault(one.days, []).append(i)

@@ -1,6 +1,8 @@
-"""Three-level quasi-geostrophic flow on the sphere, forced, damped and stirred (Marshall & Molteni 1993, J. Atmos. Sci. 50, 1792).
+"""Three-level quasi-geostrophic flow on the sphere, forced, damped and stirred (Marshall & Molteni
+1993, J. Atmos. Sci. 50, 1792).
 
-q = ∇²ψ − S ψ + f (1 + δ₃ h/H),  ∂q/∂t = −J(ψ, q) + S(ψ − ψₑ)/τᵣ − δ₃ ∇²ψ/τₑ − ν(n)(∇²ψ − Sψ) + white noise   (their eqs. 1–3)
+q = ∇²ψ − S ψ + f (1 + δ₃ h/H),  ∂q/∂t = −J(ψ, q) + S(ψ − ψₑ)/τᵣ − δ₃ ∇²ψ/τₑ − ν(n)(∇²ψ − Sψ) +
+white noise   (their eqs. 1–3)
 
 The state is ψ alone: Runge–Kutta of order 4 keeps nothing from one step to the next.
 """
@@ -10,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sciladm.simulate.earth import OMEGA, land, orography, season
-from sciladm.simulate.sphere import RADIUS, Sphere, random_phase
+from sciladm.simulate.sphere import RADIUS, Complex, Hours, Real, Sphere, random_phase
 
 LEVELS = (200, 500, 850)  # [hPa]
 DAY = 86400.0  # [s]
@@ -26,23 +27,25 @@ class Flow:
 
     truncation: int = 21
     steps: int = 4  # Runge–Kutta steps in six hours
-    shear_upper: float = 24.0  # equilibrium u200 − u500 at the jet [m s⁻¹]
-    shear_lower: float = 21.0  # equilibrium u500 − u850 at the jet [m s⁻¹]
+    shear_upper: float = 19.0  # equilibrium u200 − u500 at the jet [m s⁻¹]
+    shear_lower: float = 23.5  # equilibrium u500 − u850 at the jet [m s⁻¹]
     jet_latitude: float = 43.0  # [degrees]
     jet_width: float = 22.0  # [degrees]
     jet_season: float = 0.25  # relative strength added in winter, taken away in summer
     jet_shift: float = 4.0  # poleward shift in summer [degrees]
     land_heating: float = 1.5e6  # equilibrium ψ500 − ψ850 over summer land [m² s⁻¹]
-    relaxation_days: float = 20.0
-    drag_days: float = 2.0
-    diffusion_days: float = 0.25  # at the last degree
+    relaxation_days: float = 25.0
+    drag_days: float = 2.8
+    diffusion_days: float = 0.9  # at the last degree
     diffusion_order: int = 4  # ν ∝ (n(n+1))^order
     radius_upper: float = 7.0e5  # Rossby radius between 200 and 500 hPa [m]
     radius_lower: float = 4.5e5  # between 500 and 850 hPa [m]
     scale_height: float = 9000.0  # of the orography's effect on q [m]
-    stirring: float = 1.0  # wind of the white forcing [m s⁻¹ day^−½], the same at the three levels
+    stirring: float = (
+        1.15  # wind of the white forcing [m s⁻¹ day^−½], the same at the three levels
+    )
     stirring_low: int = 4  # its first and last degree
-    stirring_high: int = 16
+    stirring_high: int = 13
     fastest: float = 150.0  # |u| at which the run is stopped [m s⁻¹]
 
 
@@ -77,17 +80,19 @@ class QuasiGeostrophic:
         wind = power * flow.stirring**2 / max(power.sum(), 1.0)  # equal kinetic energy per degree
         self.stir_power = wind / np.maximum(-laplacian, 1e-20) * (self.dt / DAY)
 
-    def _smooth(self, grid: NDArray[np.float64]) -> NDArray[np.floating]:
+    def _smooth(self, grid: Real) -> Real:
         """The field as the truncation sees it, (latitude, longitude)."""
         spectral = self.sphere.analyse(grid[None, :, :, None])
         return self.sphere.synthesise(spectral)[0, :, :, 0]
 
-    def _equilibria(self) -> tuple[NDArray, NDArray]:
-        """Mean and seasonal amplitude of ψₑ, both (level, m, n, 1): ψₑ = mean + season · amplitude."""
+    def _equilibria(self) -> tuple[Complex, Complex]:
+        """Mean and seasonal amplitude of ψₑ, both (level, m, n, 1): ψₑ = mean + season ·
+        amplitude.
+        """
         flow, sphere = self.flow, self.sphere
         latitude = np.linspace(-90.0, 90.0, 721)
 
-        def shear(warm: float) -> NDArray[np.float64]:
+        def shear(warm: float) -> Real:
             total = np.zeros_like(latitude)
             for side in (1.0, -1.0):
                 strength = 1.0 - side * warm * flow.jet_season
@@ -95,22 +100,17 @@ class QuasiGeostrophic:
                 total += strength * np.exp(-(((latitude - centre) / flow.jet_width) ** 2))
             return total * np.cos(np.deg2rad(latitude)) ** 0.5
 
-        def stream(warm: float) -> NDArray[np.float64]:
+        def stream(warm: float) -> Real:
             wind = shear(warm)
             step = np.deg2rad(latitude[1] - latitude[0])
             psi = -RADIUS * np.concatenate([[0.0], np.cumsum((wind[1:] + wind[:-1]) / 2) * step])
             return np.interp(sphere.latitude, latitude, psi)[:, None] * np.ones(sphere.longitudes)
 
         ground = land(sphere.latitude, sphere.longitude)
-        ground = (ground - ground.mean(axis=1, keepdims=True)) * np.sin(
-            np.deg2rad(sphere.latitude)
-        )[:, None]
+        ground = ground - ground.mean(axis=1, keepdims=True)
+        # summer land has high thickness Φ; ψ = Φ/f and summer change sign at the equator together
+        contrast = flow.land_heating * ground * sphere.mu[:, None] ** 2
         warm, cold = stream(1.0), stream(-1.0)
-        # ψ follows f: warm land has high thickness, ψ > 0 in the north and < 0 in the south; summer is opposite there too
-        contrast = (
-            flow.land_heating * ground * np.abs(np.sin(np.deg2rad(sphere.latitude)))[:, None]
-        )
-        contrast *= np.sign(np.sin(np.deg2rad(sphere.latitude)))[:, None]
         layers = []
         for jet, heat in (((warm + cold) / 2, 0.0), ((warm - cold) / 2, 1.0)):
             lower = flow.shear_lower * jet + heat * contrast
@@ -121,26 +121,24 @@ class QuasiGeostrophic:
             layers.append(spectral)
         return layers[0], layers[1]
 
-    def equilibrium(self, hours: NDArray) -> NDArray[np.complexfloating]:
+    def equilibrium(self, hours: Hours) -> Complex:
         """ψₑ (level, m, n, batch) at `hours` (batch,) since 2201-01-01, zero at 850 hPa."""
         mean, amplitude = self._equilibrium
         return np.asarray(mean + season(hours).astype(self.dtype) * amplitude)
 
-    def _levels(self, matrix: NDArray, x: NDArray) -> NDArray:
+    def _levels(self, matrix: Real, x: Complex) -> Complex:
         flat = np.ascontiguousarray(x).reshape(3, -1).view(self.dtype)
         return (matrix @ flat).view(x.dtype).reshape(x.shape)
 
-    def potential_vorticity(self, psi: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
+    def potential_vorticity(self, psi: Complex) -> Complex:
         """∇²ψ − Sψ [s⁻¹], spectral."""
         return np.asarray(self.sphere.laplacian * psi - self._levels(self.stretching, psi))
 
-    def invert(self, q: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
+    def invert(self, q: Complex) -> Complex:
         """ψ of a potential vorticity without its planetary part."""
         return self._levels(self.modes, self._inverse * self._levels(self.modes.T, q))
 
-    def tendency(
-        self, psi: NDArray[np.complexfloating], equilibrium: NDArray[np.complexfloating]
-    ) -> NDArray[np.complexfloating]:
+    def tendency(self, psi: Complex, equilibrium: Complex) -> Complex:
         """∂ψ/∂t [m² s⁻²] without the white forcing."""
         flow, sphere = self.flow, self.sphere
         vorticity = sphere.laplacian * psi
@@ -160,9 +158,7 @@ class QuasiGeostrophic:
             change -= self._diffusion * q
         return self.invert(change)
 
-    def step(
-        self, psi: NDArray[np.complexfloating], hours: NDArray
-    ) -> NDArray[np.complexfloating]:
+    def step(self, psi: Complex, hours: Hours) -> Complex:
         """One Runge–Kutta step from `hours`; the seasonal equilibrium is held at its middle."""
         dt = self.dtype.type(self.dt)
         target = self._levels(self.stretching, self.equilibrium(hours + self.dt / 7200.0))
@@ -172,6 +168,6 @@ class QuasiGeostrophic:
         k4 = self.tendency(psi + dt * k3, target)
         return np.asarray(psi + dt / 6 * (k1 + 2 * (k2 + k3) + k4))
 
-    def stir(self, normal: NDArray[np.floating]) -> NDArray[np.complexfloating]:
+    def stir(self, normal: Real) -> Complex:
         """One step's white forcing of ψ from standard normal (…, m, n, 2)."""
         return random_phase(self.flow.truncation, self.stir_power, normal)

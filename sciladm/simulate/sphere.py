@@ -1,32 +1,42 @@
-"""Spherical harmonics on a Gaussian grid and at any latitudes: synthesis, analysis, winds, least squares.
+"""Spherical harmonics on a Gaussian grid and at any latitudes: synthesis, analysis, winds, least
+squares.
 
-A field is f(λ, μ) = Σ_m Σ_n f[n, m] P[n, m](μ) e^{imλ}, μ = sin φ, with ∫ P² dμ = 1 over [−1, 1] and f[n, −m] = conj f[n, m].
-Spectral arrays are complex `(level, m, n, batch)`, triangular truncation, entries n < m zero; grids are `(level, latitude, longitude, batch)`.
+A field is f(λ, μ) = Σ_m Σ_n f[n, m] P[n, m](μ) e^{imλ}, μ = sin φ, with ∫ P² dμ = 1 over [−1, 1]
+and f[n, −m] = conj f[n, m].
+Spectral arrays are complex `(level, m, n, batch)`, triangular truncation, entries n < m zero;
+grids are `(level, latitude, longitude, batch)`.
 Batch last: one real matrix product per (level, m) serves every state of the batch.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.fft
 from numpy.typing import DTypeLike, NDArray
 
+Real = NDArray[np.floating[Any]]
+Complex = NDArray[np.complexfloating[Any, Any]]
+Hours = NDArray[np.floating[Any]] | NDArray[np.integer[Any]]  # since 2201-01-01 00 h, (batch,)
+
 RADIUS = 6.371e6  # of the Earth [m]
 
 
-def coupling(truncation: int) -> NDArray[np.float64]:
-    """ε[m, n] = √((n² − m²) / (4n² − 1)) for n ≤ truncation + 1, zero where n ≤ m. Shape (truncation + 1, truncation + 2)."""
+def coupling(truncation: int) -> Real:
+    """ε[m, n] = √((n² − m²) / (4n² − 1)) for n ≤ truncation + 1, zero where n ≤ m. Shape
+    (truncation + 1, truncation + 2).
+    """
     m = np.arange(truncation + 1)[:, None]
     n = np.arange(truncation + 2)[None, :]
-    return np.sqrt(np.clip(n**2 - m**2, 0, None) / np.abs(4.0 * n**2 - 1))
+    return np.asarray(np.sqrt(np.clip(n**2 - m**2, 0, None) / np.abs(4.0 * n**2 - 1)))
 
 
-def legendre(
-    truncation: int, mu: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def legendre(truncation: int, mu: Real) -> tuple[Real, Real]:
     """Normalised P and H = (1 − μ²) dP/dμ at `mu`, both (m, point, n).
 
-    μ P[n] = ε[n+1] P[n+1] + ε[n] P[n−1] and H[n] = (n+1) ε[n] P[n−1] − n ε[n+1] P[n+1] (Belousov 1962).
+    μ P[n] = ε[n+1] P[n+1] + ε[n] P[n−1] and H[n] = (n+1) ε[n] P[n−1] − n ε[n+1] P[n+1] (Belousov
+    1962).
     """
     size = truncation + 1
     eps = coupling(truncation)
@@ -47,23 +57,22 @@ def legendre(
     return np.ascontiguousarray(p[:, :, :size]), h
 
 
-def multiply(
-    matrix: NDArray[np.floating], x: NDArray[np.complexfloating]
-) -> NDArray[np.complexfloating]:
+def multiply(matrix: Real, x: Complex) -> Complex:
     """Real matrices (m, i, j) times complex (level, m, j, batch), without a complex product."""
     real = np.ascontiguousarray(x).view(matrix.dtype)
     return (matrix @ real).view(x.dtype)
 
 
 class Points:
-    """Evaluates spectral fields at given latitudes [degrees] and `longitudes` equally spaced meridians from 0°."""
+    """Evaluates spectral fields at given latitudes [degrees] and `longitudes` equally spaced
+    meridians from 0°.
+    """
 
-    def __init__(
-        self, truncation: int, latitude: NDArray[np.float64], longitudes: int, dtype: DTypeLike
-    ) -> None:
+    def __init__(self, truncation: int, latitude: Real, longitudes: int, dtype: DTypeLike) -> None:
         if longitudes <= 2 * truncation:
             raise ValueError(
-                f"{longitudes} longitudes cannot hold zonal wavenumber {truncation}: use more than {2 * truncation}"
+                f"{longitudes} longitudes cannot hold zonal wavenumber {truncation}: "
+                f"use more than {2 * truncation}"
             )
         self.truncation, self.longitudes = truncation, longitudes
         self.latitude = np.asarray(latitude, np.float64)
@@ -80,33 +89,31 @@ class Points:
         n = np.arange(truncation + 1)
         self.laplacian = (-n * (n + 1) / RADIUS**2)[:, None].astype(self.dtype)  # (n, 1) [m⁻²]
 
-    def to_grid(self, waves: NDArray[np.complexfloating]) -> NDArray[np.floating]:
+    def to_grid(self, waves: Complex) -> Real:
         """Sum over m: (level, m, latitude, batch) → (level, latitude, longitude, batch)."""
-        grid: NDArray[np.floating] = scipy.fft.irfft(
-            waves, n=self.longitudes, axis=1, norm="forward"
-        )
+        grid: Real = scipy.fft.irfft(waves, n=self.longitudes, axis=1, norm="forward")
         return np.moveaxis(grid, 1, 2)
 
-    def to_waves(self, grid: NDArray[np.floating]) -> NDArray[np.complexfloating]:
-        """Fourier coefficients m ≤ truncation: (level, latitude, longitude, batch) → (level, m, latitude, batch)."""
-        waves: NDArray[np.complexfloating] = scipy.fft.rfft(grid, axis=2, norm="forward")
+    def to_waves(self, grid: Real) -> Complex:
+        """Fourier coefficients m ≤ truncation: (level, latitude, longitude, batch) → (level, m,
+        latitude, batch).
+        """
+        waves: Complex = scipy.fft.rfft(grid, axis=2, norm="forward")
         return np.moveaxis(waves[:, :, : self.truncation + 1], 2, 1)
 
-    def synthesise(self, spectral: NDArray[np.complexfloating]) -> NDArray[np.floating]:
+    def synthesise(self, spectral: Complex) -> Real:
         """(level, m, n, batch) → (level, latitude, longitude, batch), the same units."""
         return self.to_grid(multiply(self.p, spectral))
 
-    def winds(
-        self, psi: NDArray[np.complexfloating]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def winds(self, psi: Complex) -> tuple[Real, Real]:
         """Streamfunction [m² s⁻¹] → u = −∂ψ/(a ∂φ), v = ∂ψ/(a cos φ ∂λ) [m s⁻¹] on the grid."""
         u = self.to_grid(multiply(self._wind_u, psi))
         return u, self.to_grid(multiply(self._wind_v, self.im * psi))
 
-    def fit_winds(
-        self, u: NDArray[np.floating], v: NDArray[np.floating]
-    ) -> NDArray[np.complexfloating]:
-        """Streamfunction whose winds are nearest to (u, v), least squares weighted by cell area; its global mean is zero."""
+    def fit_winds(self, u: Real, v: Real) -> Complex:
+        """Streamfunction whose winds are nearest to (u, v), least squares weighted by cell area;
+        its global mean is zero.
+        """
         waves = np.concatenate(
             [self.to_waves(u), self.to_waves(v)], axis=2
         )  # (level, m, 2 latitude, batch)
@@ -124,7 +131,9 @@ class Points:
 
 
 class Sphere(Points):
-    """The Gaussian grid on which products of two fields of this truncation are free of aliasing."""
+    """The Gaussian grid on which products of two fields of this truncation are free of
+    aliasing.
+    """
 
     def __init__(self, truncation: int, dtype: DTypeLike = np.float64) -> None:
         latitudes = 2 * ((3 * truncation + 1 + 3) // 4)
@@ -139,14 +148,16 @@ class Sphere(Points):
         self._flux_v = np.swapaxes(h * scale[:, None], 1, 2).astype(self.dtype).copy()
         self._cos = np.sqrt(1 - mu**2)[None, :, None, None].astype(self.dtype)
 
-    def analyse(self, grid: NDArray[np.floating]) -> NDArray[np.complexfloating]:
-        """(level, latitude, longitude, batch) → (level, m, n, batch); exact for fields of this truncation."""
+    def analyse(self, grid: Real) -> Complex:
+        """(level, latitude, longitude, batch) → (level, m, n, batch); exact for fields of this
+        truncation.
+        """
         return multiply(self._analysis, self.to_waves(grid.astype(self.dtype, copy=False)))
 
-    def minus_flux_divergence(
-        self, u: NDArray[np.floating], v: NDArray[np.floating], q: NDArray[np.floating]
-    ) -> NDArray[np.complexfloating]:
-        """−∇·(q (u, v)) as spectral coefficients, by parts in μ so that the global mean is conserved."""
+    def minus_flux_divergence(self, u: Real, v: Real, q: Real) -> Complex:
+        """−∇·(q (u, v)) as spectral coefficients, by parts in μ so that the global mean is
+        conserved.
+        """
         carried = q * self._cos
         zonal = multiply(self._flux_u, self.to_waves(u * carried))
         zonal *= self.im
@@ -154,16 +165,15 @@ class Sphere(Points):
         return zonal
 
 
-def random_phase(
-    truncation: int, power: NDArray[np.float64], normal: NDArray[np.floating]
-) -> NDArray[np.complexfloating]:
-    """Homogeneous isotropic noise: `normal` (…, m, n, 2) standard normal → complex (…, m, n), variance per degree `power` (n,).
+def random_phase(truncation: int, power: Real, normal: Real) -> Complex:
+    """Homogeneous isotropic noise: `normal` (…, m, n, 2) standard normal → complex (…, m, n),
+    variance per degree `power` (n,).
 
     The mean square over the sphere of the field is Σ_n power[n].
     """
     size = truncation + 1
     m, n = np.arange(size)[:, None], np.arange(size)[None, :]
-    # ∫ P² dμ = 1, so the mean square of P e^{imλ} over the sphere is 1/2; m > 0 counts twice (its conjugate)
+    # the mean square of P e^{imλ} over the sphere is 1/2; m > 0 counts twice (its conjugate)
     real_only = np.sqrt(2 * power / (2 * n + 1)) * (m == 0)
     paired = np.sqrt(power / (2 * n + 1)) * ((m > 0) & (n >= m))
     amplitude = np.stack([real_only + paired, paired], axis=-1).astype(normal.dtype)

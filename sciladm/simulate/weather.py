@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sciladm.simulate.channels import Channels
 from sciladm.simulate.plan import EPOCH
 from sciladm.simulate.quasigeostrophic import INTERVAL_HOURS, QuasiGeostrophic
-from sciladm.simulate.sphere import random_phase
+from sciladm.simulate.sphere import Complex, Hours, Real, random_phase
 
 TRUTH, PERFECT, BEGIN = 0, 1, 2  # streams of noise
 
@@ -24,22 +24,26 @@ def hours_since_epoch(times: Any) -> NDArray[np.int64]:
 
 @dataclass
 class State:
-    """A batch: `psi` complex (level, m, n, batch) [m² s⁻¹], `slab` (latitude, longitude, batch) [K], `hours` (batch,)."""
+    """A batch: `psi` complex (level, m, n, batch) [m² s⁻¹], `slab` (latitude, longitude, batch)
+    [K], `hours` (batch,).
+    """
 
-    psi: NDArray[np.complexfloating]
-    slab: NDArray[np.floating]
-    hours: NDArray[np.int64]
+    psi: Complex
+    slab: Real
+    hours: Hours
 
 
 @dataclass(frozen=True)
 class Noise:
-    """White noise as a pure function of (stream, seed, who, hour): Philox, one counter block per six hours."""
+    """White noise as a pure function of (stream, seed, who, hour): Philox, one counter block per
+    six hours.
+    """
 
     stream: int
     seed: int
     who: tuple[int, ...]  # one per state of the batch
 
-    def draw(self, hours: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def draw(self, hours: Hours, shape: tuple[int, ...]) -> Real:
         """Standard normal (batch, *shape)."""
         out = np.empty((len(self.who), *shape), np.float32)
         for row, who, hour in zip(out, self.who, hours.tolist(), strict=True):
@@ -57,7 +61,7 @@ class Weather:
     model: QuasiGeostrophic
     channels: Channels
 
-    def begin(self, hours: NDArray[np.int64], noise: Noise) -> State:
+    def begin(self, hours: Hours, noise: Noise) -> State:
         """Radiative equilibrium with waves of a few metres per second: where a spin-up starts."""
         size = self.model.flow.truncation + 1
         degree = np.arange(size)
@@ -80,21 +84,22 @@ class Weather:
         self._guard(psi, hours)
         return State(psi, slab, hours)
 
-    def _guard(self, psi: NDArray[np.complexfloating], hours: NDArray[np.int64]) -> None:
+    def _guard(self, psi: Complex, hours: Hours) -> None:
         u, _ = self.model.sphere.winds(psi)
         speed = float(np.abs(u).max())
         if not speed <= self.model.flow.fastest:
             when = EPOCH + np.timedelta64(int(hours.min()), "h")
             raise FloatingPointError(
-                f"simulated wind reached {speed:.0f} m s⁻¹ by {when} (limit {self.model.flow.fastest:.0f}): the step of "
-                f"{self.model.dt:.0f} s is too long or the shear too strong; raise Flow.steps or lower Flow.shear_upper"
+                f"simulated wind reached {speed:.0f} m s⁻¹ by {when} (limit "
+                f"{self.model.flow.fastest:.0f}): the step of {self.model.dt:.0f} s is too long "
+                "or the shear too strong; raise Flow.steps or lower Flow.shear_upper"
             )
 
-    def write(self, state: State) -> NDArray[np.float32]:
+    def write(self, state: State) -> Real:
         """float32 (batch, channel, latitude, longitude)."""
         return self.channels.write(state.psi, state.slab, state.hours)
 
-    def forecast(self, state: State, noise: Noise, steps: Sequence[int]) -> NDArray[np.float32]:
+    def forecast(self, state: State, noise: Noise, steps: Sequence[int]) -> Real:
         """States after each number of six hours: (batch, lead, channel, latitude, longitude)."""
         frames, done = [], 0
         for step in steps:
