@@ -16,7 +16,7 @@ from sciladm.metrics.scorer import Scorer
 from sciladm.metrics.spectrum import spectrum_for
 from sciladm.report import MapPanel, draw_samples, print_table, write_report
 from sciladm.report.results import Results
-from sciladm.report.style import lead, leads, number, tenth
+from sciladm.report.style import few, lead, leads, number, tenth
 from sciladm.report.verdicts import sentences
 
 HEADLINE = ["geopotential_500", "temperature_850", "2m_temperature", "u_component_of_wind_850"]
@@ -319,6 +319,9 @@ def test_words():
     assert [number(x) for x in (0.0123, 1.5, 432.1, 5e7, np.nan, 0, -2)] == [
         "0.0123", "1.50", "432", "5.00e+07", "", "0", "−2.00",
     ]  # fmt: skip
+    assert number(0.99996) == "1.00"
+    assert few([24.0 * k for k in range(1, 16)]) == [24, 96, 192, 264, 360]
+    assert few([24.0], 3) == [24]
     assert (tenth(-0.04), tenth(-12.34)) == ("0.0", "−12.3")
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from sciladm.report.results import Results
-from sciladm.report.style import BAND, FAINT, INK, lead, line, words
+from sciladm.report.style import BAND, FAINT, INK, few, lead, line, words
 
 STYLE: Any = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9.5, "axes.titlesize": 10.5,
@@ -143,7 +143,7 @@ def rank_histograms(results: Results, model: str) -> str:
     table = results.ranks[results.ranks["region"] == results.region]
     variables = [v for v in results.headline if v in set(table["variable"])]
     have = sorted(table.loc[table["forecast"] == model, "lead_hours"].unique())
-    chosen = [float(have[i]) for i in sorted({0, (len(have) - 1) // 2, len(have) - 1})]
+    chosen = few([float(t) for t in have], 3)
 
     def draw() -> Figure:
         rows, columns = len(variables), len(chosen)
@@ -181,7 +181,7 @@ def spectra(results: Results, model: str) -> str:
     """Power of the members over the truth's, by scale, one line per lead."""
     table = results.spectra[results.spectra["forecast"] == model]
     variables = [v for v in results.headline if v in set(table["variable"])]
-    have = sorted(float(t) for t in table["lead_hours"].unique())
+    have = few(sorted(float(t) for t in table["lead_hours"].unique()))
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(1, len(have))))
 
     def draw() -> Figure:

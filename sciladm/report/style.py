@@ -53,14 +53,21 @@ table { border-collapse: collapse; font: 13.5px/1.35 var(--sans); margin: 12px 0
 caption { text-align: left; caption-side: top; padding-bottom: 6px; max-width: 110ch; }
 th { text-align: left; font-weight: 600; padding: 4px 12px 4px 0; vertical-align: bottom; }
 tbody th { border-bottom: 1px solid #eef1f4; vertical-align: middle; }
-thead th { border-bottom: 1px solid var(--ink); text-align: right; padding: 4px 10px; }
-thead th:first-child, tbody th { text-align: left; padding-left: 0; white-space: nowrap; }
+thead th { border-bottom: 1px solid var(--ink); text-align: right; padding: 4px 10px;
+  white-space: nowrap; }
+table thead th:first-child, tbody th { text-align: left; padding-left: 0; white-space: nowrap; }
 td { text-align: right; padding: 4px 10px; border-bottom: 1px solid #eef1f4; min-width: 52px; }
+table.dense { font-size: 11.5px; }
+table.dense td, table.dense thead th + th { padding: 3px 5px; min-width: 38px; }
 td.text { text-align: left; }
 td.bad { color: var(--bad); font-weight: 600; } td.good { color: var(--good); }
-td small { display: block; color: var(--faint); font-size: 11.5px; }
+td small { white-space: nowrap; display: block; color: var(--faint); font-size: 11.5px; }
 table.card tbody th { border: 0; }
 table.card td { border: 2px solid #fff; min-width: 56px; text-align: center; }
+table.card thead th { text-align: center; }
+table.card thead th:first-child { text-align: left; }
+table.dense.card td { min-width: 44px; }
+table.dense td small { font-size: 9.5px; white-space: normal; }
 figure { margin: 14px 0 26px; } figure svg { width: 100%; height: auto; display: block; }
 svg text { font-family: var(--sans) !important; }
 details { margin: 4px 0; font: 14px var(--sans); } summary { cursor: pointer; padding: 3px 0; }
@@ -111,12 +118,20 @@ def leads(hours: Sequence[float]) -> str:
     return "days " + ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
 
 
+def few(hours: Sequence[float], count: int = 5) -> list[float]:
+    """At most ``count`` of the leads, evenly, the first and the last among them."""
+    if len(hours) <= count:
+        return list(hours)
+    return [hours[i * (len(hours) - 1) // (count - 1)] for i in range(count)]
+
+
 def number(value: float) -> str:
     """Three figures, without exponent where people need none; blank for NaN."""
     if not np.isfinite(value):
         return ""
     if value == 0:
         return "0"
+    value = float(f"{value:.3g}")  # 0.9996 is 1.00
     if 1e-3 <= abs(value) < 1e6:
         digits = max(0, 2 - int(np.floor(np.log10(abs(value)))))
         return f"{value:.{digits}f}".replace("-", "−")

@@ -27,6 +27,7 @@ def html_table(
     """A table; ``rows`` are (row heading, cells), each cell a whole ``<td>``."""
     top = "".join(f"<th>{escape(word)}</th>" for word in head)
     body = "".join(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>" for name, cells in rows)
+    kind = f"{kind} dense" if len(head) > 9 else kind
     told = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
         f'<table class="{kind}">{told}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
@@ -85,7 +86,7 @@ def where_and_when(results: Results, model: str) -> str:
     return html_table(
         ["where and when", *map(lead, results.leads)],
         rows,
-        "The same for the mean of headline variables, by region and by season.",
+        "Skill in per cent, mean of headline variables, by region and by season.",
         "card",
     )
 
@@ -116,8 +117,8 @@ def _verdict(row: object) -> str:
         getattr(row, name) for name in ("difference", "low", "high", "score", "verdict")
     )
     tone = {"better": "good", "worse": "bad"}.get(verdict, "")
-    limits = f"{tenth(100 * low / score)} … {tenth(100 * high / score)}" if low == low else verdict
-    return f'<td class="{tone}">{tenth(100 * difference / score)} %<small>{limits}</small></td>'
+    limits = f"{tenth(100 * low / score)}, {tenth(100 * high / score)}" if low == low else verdict
+    return f'<td class="{tone}">{tenth(100 * difference / score)}<small>{limits}</small></td>'
 
 
 def everything(results: Results) -> str:

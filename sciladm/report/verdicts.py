@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sciladm.report.results import SIDE, Results, records
-from sciladm.report.style import BAND, lead, leads, number, tenth, words
+from sciladm.report.style import BAND, few, lead, leads, number, tenth, words
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ def _against_all(results: Results, model: str) -> Iterable[Sentence]:
                 f"Neither {name} nor {other} is shown to be better at {leads(even)}.",
                 _figures(rows, even),
             )
-        if few := by.get("too few"):
+        if scarce := by.get("too few"):
             yield Sentence(
                 "plain",
                 f"Too few independent initial times to judge {name} against {other} "
-                f"at {leads(few)}.",
-                _figures(rows, few),
+                f"at {leads(scarce)}.",
+                _figures(rows, scarce),
             )
     yield from _variables_lost(results, model)
 
@@ -122,7 +122,7 @@ def _share(results: Results, model: str) -> Iterable[Sentence]:
     rows = results.select("share_of_skill", forecast=model, variable="all")
     if len(rows):
         parts = []
-        for row in records(rows):
+        for row in records(rows[rows["lead_hours"].isin(few(rows["lead_hours"].tolist()))]):
             interval = f" [{number(row.low)}, {number(row.high)}]" if row.low == row.low else ""
             parts.append(f"{lead(row.lead_hours)} {number(row.value)}{interval}")
         yield Sentence(
