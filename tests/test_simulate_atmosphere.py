@@ -12,7 +12,7 @@ from sciladm.conventions import UserError
 from sciladm.simulate import WORLDS, Atmosphere, Plan, Realisation
 from sciladm.simulate.channels import CHANNELS, VARIABLES
 from sciladm.simulate.record import Restart
-from sciladm.simulate.weather import BEGIN, TRUTH, Noise, State, hours_since_epoch
+from sciladm.simulate.weather import BEGIN, PERFECT, TRUTH, Noise, State, hours_since_epoch
 
 PLAN = replace(
     Plan((
@@ -202,3 +202,45 @@ def test_questions_about_other_stores_are_answered(record, tmp_path):
 
 def test_worlds_are_listed():
     assert {"atmosphere": Atmosphere} == WORLDS
+
+
+def test_parameters_are_the_frozen_ones():
+    """The page that carries the fairness table lists the defaults, all of them."""
+    page = Path(__file__).parents[1] / "docs" / "simulated-atmosphere.md"
+    rows = [line.split("|")[1:3] for line in page.read_text().splitlines()]
+    listed = {row[0].strip(): float(row[1]) for row in rows if len(row) == 2 and "." in row[0]
+              and row[0].strip().split(".")[0] in ("flow", "ground")}  # fmt: skip
+    parameters = Atmosphere().parameters()
+    actual = {f"{k}.{n}": v for k in ("flow", "ground") for n, v in parameters[k].items()}
+    assert listed == pytest.approx(actual) and parameters["version"] == 1
+
+
+@pytest.mark.slow
+def test_perfect_members_are_exchangeable_with_the_truth():
+    """Spread–skill near 1 and flat ranks at five days; members pulled apart by 1.3 fail both."""
+    weather, members, days = Atmosphere.tiny().on(16, 32), 15, 5
+    who = tuple(range(8))
+    state = weather.begin(np.arange(8) * 45 * 24, Noise(BEGIN, 2, who))
+    spread = error = wide_spread = 0.0
+    ranks, wide_ranks = np.zeros(members + 1), np.zeros(members + 1)
+    for round_ in range(6):
+        for _ in range(4 * 30):
+            state = weather.advance(state, Noise(TRUTH, 2, who))
+        for one in range(8):
+            repeat = lambda x, one=one: np.repeat(x[..., one : one + 1], members + 1, axis=-1)
+            start = State(repeat(state.psi), repeat(state.slab), repeat(state.hours))
+            noise = Noise(PERFECT, 10 * round_ + one, tuple(range(members + 1)))
+            everyone = weather.forecast(start, noise, [4 * days])[:, 0, [1, 5, 11]].astype(float)
+            everyone /= everyone.std(axis=(0, 2, 3))[:, None, None]
+            truth, ensemble = everyone[0], everyone[1:]
+            wide = ensemble.mean(0) + 1.3 * (ensemble - ensemble.mean(0))
+            spread += ensemble.var(axis=0, ddof=1).mean()
+            wide_spread += wide.var(axis=0, ddof=1).mean()
+            error += ((ensemble.mean(0) - truth) ** 2).mean()
+            for count, cast in ((ranks, ensemble), (wide_ranks, wide)):
+                count += np.bincount((cast < truth).sum(0).ravel(), minlength=members + 1)
+    factor = (members + 1) / members
+    assert np.sqrt(factor * spread / error) == pytest.approx(1.0, abs=0.06)
+    assert np.sqrt(factor * wide_spread / error) > 1.15
+    unevenness = lambda count: np.abs(count / count.mean() - 1).mean()
+    assert unevenness(ranks) < 0.07 < unevenness(wide_ranks)

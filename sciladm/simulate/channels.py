@@ -33,20 +33,20 @@ class Ground:
     ones.
     """
 
-    memory_land_days: float = 1.0
-    memory_sea_days: float = 2.0
+    memory_land_days: float = 1.0  # of the slab
+    memory_sea_days: float = 2.0  # the same over sea
     air_land: float = 1.0  # K of the slab's target per K of air at 850 hPa
-    air_sea: float = 0.6
+    air_sea: float = 0.6  # the same over sea
     season_land: float = 12.0  # amplitude at the pole [K]
-    season_sea: float = 3.0
+    season_sea: float = 3.0  # the same over sea
     day_land: float = 6.0  # amplitude of the daily wave under an overhead sun [K]
-    day_sea: float = 0.4
+    day_sea: float = 0.4  # the same over sea
     noise_land: float = 0.25  # white forcing [K day^−½]
-    noise_sea: float = 0.05
+    noise_sea: float = 0.05  # the same over sea
     lapse: float = 5.0e-3  # of the ground with height [K m⁻¹]
     turning: float = 25.0  # of the 10 m wind towards low pressure, outside the tropics [degrees]
     friction_land: float = 0.45  # 10 m speed / 850 hPa speed
-    friction_sea: float = 0.7
+    friction_sea: float = 0.7  # the same over sea
 
 
 class Channels:

@@ -25,7 +25,7 @@ INTERVAL_HOURS = 6  # between two states of the record
 class Flow:
     """Parameters of the flow; defaults are the frozen ones."""
 
-    truncation: int = 21
+    truncation: int = 21  # triangular, largest degree
     steps: int = 4  # Runge–Kutta steps in six hours
     shear_upper: float = 19.0  # equilibrium u200 − u500 at the jet [m s⁻¹]
     shear_lower: float = 23.5  # equilibrium u500 − u850 at the jet [m s⁻¹]
@@ -34,19 +34,17 @@ class Flow:
     jet_season: float = 0.25  # relative strength added in winter, taken away in summer
     jet_shift: float = 4.0  # poleward shift in summer [degrees]
     land_heating: float = 1.5e6  # equilibrium ψ500 − ψ850 over summer land [m² s⁻¹]
-    relaxation_days: float = 25.0
-    drag_days: float = 2.8
+    relaxation_days: float = 25.0  # of both thicknesses to equilibrium
+    drag_days: float = 2.8  # of the vorticity at 850 hPa
     diffusion_days: float = 0.9  # at the last degree
     diffusion_order: int = 4  # ν ∝ (n(n+1))^order
     radius_upper: float = 7.0e5  # Rossby radius between 200 and 500 hPa [m]
     radius_lower: float = 4.5e5  # between 500 and 850 hPa [m]
     scale_height: float = 9000.0  # of the orography's effect on q [m]
-    stirring: float = (
-        1.15  # wind of the white forcing [m s⁻¹ day^−½], the same at the three levels
-    )
-    stirring_low: int = 4  # its first and last degree
-    stirring_high: int = 13
-    fastest: float = 150.0  # |u| at which the run is stopped [m s⁻¹]
+    stirring: float = 1.15  # white, same at all levels: wind [m s⁻¹ day^−½]
+    stirring_low: int = 4  # its first degree
+    stirring_high: int = 13  # its last degree
+    fastest: float = 150.0  # largest wind; beyond it the run is stopped [m s⁻¹]
 
 
 class QuasiGeostrophic:

@@ -6,8 +6,9 @@ import multiprocessing as mp
 import shutil
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def write_record(
     partial.rename(path)
 
 
-def _in_processes(maker: Maker, path: Path, plan: Plan, processes: int) -> Any:
+def _in_processes(maker: Maker, path: Path, plan: Plan, processes: int) -> Iterator[None]:
     """Yield once per chunk written, from this process or from `processes` spawned ones."""
     if processes <= 1 or len(plan.groups) == 1:
         for group in plan.groups:
@@ -70,7 +71,7 @@ def _in_processes(maker: Maker, path: Path, plan: Plan, processes: int) -> Any:
                 running.append(worker)
             try:
                 kind, text = reports.get(timeout=5.0)
-            except mp.queues.Empty:  # type: ignore[attr-defined]
+            except Empty:
                 if any(w.exitcode not in (None, 0) for w in running):
                     raise RuntimeError(
                         "a simulating process was killed; run again with fewer processes"
@@ -96,7 +97,7 @@ def _work(maker: Maker, path: Path, plan: Plan, group: list[int], reports: Any) 
         reports.put(("error", traceback.format_exc()))
 
 
-def _fill(maker: Maker, path: Path, plan: Plan, group: list[int]) -> Any:
+def _fill(maker: Maker, path: Path, plan: Plan, group: list[int]) -> Iterator[None]:
     """Simulate realisations of one group together and write their chunks; yields once per chunk
     and realisation.
     """
