@@ -162,15 +162,19 @@ def _settle_time(found: dict[str, tuple[str, str]]) -> None:
 
 
 def _settle_position(ds: xr.Dataset, found: dict[str, tuple[str, str]]) -> None:
-    """Without any spatial dimension named, the last two that data have are (y, x)."""
-    if any(role in SPACE for role, _ in found.values()):
+    """Unknown dimensions at the end of the largest variable are (y, x), where those are free."""
+    horizontal = {role for role, _ in found.values()} & set(SPACE) - {"z"}
+    if horizontal and horizontal not in ({"y"}, {"x"}):
         return
-    for variable in sorted(ds.data_vars.values(), key=lambda v: -v.size):
-        unknown = [str(dim) for dim in variable.dims if dim not in found]
-        if len(unknown) >= 2 and variable.dims[-2:] == tuple(unknown[-2:]):
-            for dim, ours in zip(unknown[-2:], ("y", "x"), strict=True):
-                found[dim] = (ours, "a guess from its position; say `dims:` if it is wrong")
-            return
+    bounds = {v.attrs.get("bounds", v.encoding.get("bounds")) for v in ds.variables.values()}
+    fields = [ds[name] for name in ds.data_vars if name not in bounds]
+    largest = max(fields, key=lambda v: v.size, default=None)
+    last = [] if largest is None else [str(dim) for dim in largest.dims[-2:]]
+    unknown = [dim for dim in last if dim not in found]
+    free = [ours for ours in ("y", "x") if ours not in horizontal]
+    if len(last) == 2 and len(unknown) == len(free):
+        for dim, ours in zip(unknown, free, strict=True):
+            found[dim] = (ours, "a guess from its position; say `dims:` if it is wrong")
 
 
 def _one_each(ds: xr.Dataset, found: dict[str, tuple[str, str]]) -> None:

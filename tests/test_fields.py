@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sciladm.conventions import UserError
 from sciladm.data.cards import Variable
-from sciladm.data.fields import NETCDF_FILL, Fields
+from sciladm.data.channels import NETCDF_FILL
+from sciladm.data.fields import Fields
 from sciladm.data.forcings import cos_zenith
 from sciladm.data.times import ticks
 from sciladm.grid import Grid

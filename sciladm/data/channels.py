@@ -12,6 +12,8 @@ from sciladm.data.cards import Missing, Variable
 from sciladm.data.labels import level_numbers
 
 Array = NDArray[np.float32]
+NETCDF_FILL = np.float32(9.96921e36)
+"""What netCDF writes where nothing was written, declared or not; missing, then."""
 
 
 @dataclass(frozen=True)

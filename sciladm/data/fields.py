@@ -18,16 +18,14 @@ from torch import Tensor
 
 from sciladm.conventions import SPACE, UserError, rename_in
 from sciladm.data.cards import Variable
+from sciladm.data.channels import NETCDF_FILL, channels_of
 from sciladm.data.channels import Channel as Channel
-from sciladm.data.channels import channels_of
 from sciladm.data.forcings import forcings
 from sciladm.data.labels import aligned, axis_values, get, level_numbers, plain, sizes
 from sciladm.data.times import Times, ticks
 from sciladm.grid import Grid
 
 Array = NDArray[np.float32]
-NETCDF_FILL = np.float32(9.96921e36)
-"""What netCDF writes where nothing was written, declared or not; missing, then."""
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ from typing import Any
 
 import dask
 import numpy as np
+import scipy.io
 import xarray as xr
 from numpy.typing import NDArray
 
 from sciladm.conventions import UserError, is_time, roles
 
 log = logging.getLogger(__name__)
+_said: set[str] = set()
 _SINCE = re.compile(r"(years?|months?|days?|hours?|minutes?|seconds?)\s+since\s+\S+", re.I)
 _FAILURES = (
     OSError,
@@ -37,11 +39,7 @@ def open_store(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
     the file's own. UserError for what is absent, cut short or not gridded data.
     """
     paths = _expand(path)
-    if len(paths) == 1:
-        ds = _open_one(paths[0])
-    else:
-        with _told(f"{len(paths)} files, {paths[0]} …"):
-            ds = _combine([_open_one(p) for p in paths])
+    ds = _combine([_open_one(p) for p in paths], paths)
     if not ds.data_vars:
         raise UserError(f"{paths[0]}: no variables at the top of the file{_groups(paths[0])}")
     return ds
@@ -89,6 +87,11 @@ def _told(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {error}; pip install it to read this file") from None
     except _FAILURES as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
+        if "IO backends" in said:
+            raise UserError(
+                f"{where}: no reader is installed for this kind of file; GRIB needs "
+                "pip install 'sciladm[grib]', other formats must be converted to netCDF or zarr"
+            ) from None
         raise UserError(
             f"{where}: cannot be read, it may be cut short or damaged: {said}"
         ) from None
@@ -128,8 +131,17 @@ def _open_one(path: str) -> xr.Dataset:
         if "://" in path or _is_zarr(path):
             ds = xr.open_zarr(path, chunks=None, decode_times=False, **_consolidated(path))
         else:
+            _refuse_short_netcdf3(path)
             ds = xr.open_dataset(path, decode_times=False)
         return _decode(ds, path)
+
+
+def _refuse_short_netcdf3(path: str) -> None:
+    """netCDF's own library reads zeros past the end of a netCDF-3 file; scipy's maps it whole."""
+    with Path(path).open("rb") as file:
+        classic = file.read(4) in (b"CDF\x01", b"CDF\x02")
+    if classic:
+        scipy.io.netcdf_file(path, mmap=True).close()
 
 
 def _consolidated(path: str) -> dict[str, Any]:
@@ -144,7 +156,9 @@ def _decode(ds: xr.Dataset, path: str) -> xr.Dataset:
         if name in ds.variables and "units" not in ds[name].attrs:
             unit = str(ds[name].attrs.get("Unit", ""))
             if _SINCE.match(unit):
-                log.warning("%s: %s has no `units`; its `Unit` %r is taken", path, name, unit)
+                say = log.debug if unit in _said else log.warning
+                say("%s: %s has no `units`; its `Unit` %r is taken", path, name, unit)
+                _said.add(unit)
                 ds = ds.assign_coords({name: ds[name].assign_attrs(units=unit)})
     try:
         decoded = xr.decode_cf(ds, mask_and_scale=False, concat_characters=False,
@@ -161,15 +175,37 @@ def _decode(ds: xr.Dataset, path: str) -> xr.Dataset:
     return decoded
 
 
-def _combine(parts: list[xr.Dataset]) -> xr.Dataset:
-    """Files that follow each other in time as one; other labels must agree."""
-    times = [dim for dim, ours in roles(parts[0]).names.items() if ours in ("time", "init_time")]
-    if len(times) != 1:
-        return xr.merge(parts, join="exact", compat="equals", combine_attrs="override")
-    return xr.concat(
-        [part.chunk() for part in parts], dim=times[0], data_vars="minimal", coords="minimal",
-        compat="override", join="exact", combine_attrs="override",
+def _combine(parts: list[xr.Dataset], paths: list[str]) -> xr.Dataset:
+    """Files with the same variables follow each other in time; others stand side by side."""
+    if len(parts) == 1:
+        return parts[0]
+    kinds: dict[tuple[str, ...], list[xr.Dataset]] = {}
+    for part in parts:
+        kinds.setdefault(tuple(sorted(map(str, part.data_vars))), []).append(part.chunk())
+    try:
+        joined = [_concatenate(group) for group in kinds.values()]
+        return xr.merge(joined, join="exact", compat="override", combine_attrs="override")
+    except ValueError as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{len(paths)} files from {paths[0]} on do not fit together: {said}; give files that "
+            "have the same grid, and the same variables at other times or other variables at the "
+            "same times"
+        ) from None
+
+
+def _concatenate(group: list[xr.Dataset]) -> xr.Dataset:
+    names = roles(group[0]).names
+    times = [dim for dim, ours in names.items() if ours in ("time", "init_time")]
+    if len(group) == 1:
+        return group[0]
+    if not times:
+        raise ValueError("several files have the same variables, and no time dimension")
+    ds = xr.concat(
+        group, dim=times[0], data_vars="minimal", coords="minimal", compat="override",
+        join="exact", combine_attrs="override",
     )  # fmt: skip
+    return ds.sortby(times[0])
 
 
 def _groups(path: str) -> str:
