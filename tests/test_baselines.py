@@ -19,17 +19,18 @@ from sciladm.metrics.ensemble import fair_crps
 from sciladm.metrics.regions import regions
 from sciladm.metrics.scorer import Scorer
 
-WORLD = LinearWorld(sphere(10), patterns=16, damping_days=3.0, annual=2.0)
-LEADS = (np.array([1, 4, 12, 20, 60]) * STEP).astype("timedelta64[ns]")
+WORLD = LinearWorld(sphere(8), patterns=12, damping_days=3.0, annual=2.0)
+LEADS = (np.array([1, 4, 12, 60]) * STEP).astype("timedelta64[ns]")
 DAY = np.timedelta64(1, "D")
 MEMBERS = 20
+LIM = "linear_inverse_model"
 
 
 @cache
 def world():
-    train, _ = WORLD.series("2001-01-01", 6 * 365, 1)
+    train, _ = WORLD.series("2001-01-01", 9 * 365, 1)
     validation, _ = WORLD.series("2010-01-01", 365, 2)
-    test, states = WORLD.series("2012-01-01", 3 * 365, 3)
+    test, states = WORLD.series("2012-01-01", 4 * 365, 3)
     return train, validation, test, states
 
 
@@ -52,7 +53,7 @@ def fitted():
         "climatology": Climatology.fit(train, MEMBERS),
         "persistence": persistence(validation, state, LEADS, MEMBERS),
         "damped_persistence": damped_persistence(train, validation, mean, state, LEADS, MEMBERS),
-        "linear_inverse_model": lim,
+        LIM: lim,
     }
 
 
@@ -63,10 +64,11 @@ def scored():
         ["first", "second"], regions(WORLD.grid), WORLD.grid.area, WORLD.normaliser(),
         LEADS / np.timedelta64(1, "h"), ["first", "second"],
     )  # fmt: skip
-    for at in range(0, len(test.times) - 60, 27):
+    for case, at in enumerate(range(0, len(test.times) - 60, 19)):
         init = test.times[at]
         truth = test.read(test.find(init + LEADS))
-        drawn = {name: f.forecast(init, LEADS) for name, f in fitted().items()}
+        judged = fitted() if case % 3 == 0 else {LIM: fitted()[LIM]}  # it is held closest
+        drawn = {name: f.forecast(init, LEADS) for name, f in judged.items()}
         drawn["exact"] = WORLD.exact(states[at], init, LEADS, MEMBERS, at)
         for name, x in drawn.items():
             assert x.shape == (MEMBERS, len(LEADS), *WORLD.shape)
@@ -87,15 +89,15 @@ def scores(name, metric):
 
 
 def test_the_linear_inverse_model_is_exact_where_the_world_is_linear():
-    model, exact = scores("linear_inverse_model", "fair_crps"), scores("exact", "fair_crps")
+    model, exact = scores(LIM, "fair_crps"), scores("exact", "fair_crps")
     np.testing.assert_allclose(model, exact, rtol=0.02)
 
 
 def test_the_linear_inverse_model_is_calibrated_and_relaxes_to_climatology():
-    ratio = scores("linear_inverse_model", "spread_skill")
+    ratio = scores(LIM, "spread_skill")
     assert ((ratio > 0.95) & (ratio < 1.05)).all(), ratio
     model, climatology = (
-        scores("linear_inverse_model", "fair_crps"),
+        scores(LIM, "fair_crps"),
         scores("climatology", "fair_crps"),
     )
     assert (model <= 1.01 * climatology).all()
@@ -103,8 +105,8 @@ def test_the_linear_inverse_model_is_calibrated_and_relaxes_to_climatology():
 
 def test_its_changes_and_joint_scores_are_exact_too():
     for metric in ("energy_score", "block_crps"):
-        model, exact = scores("linear_inverse_model", metric), scores("exact", metric)
-        np.testing.assert_allclose(model, exact, rtol=0.025)
+        model, exact = scores(LIM, metric), scores("exact", metric)
+        np.testing.assert_allclose(model, exact, rtol=0.02)
 
 
 def test_every_baseline_is_calibrated():
@@ -221,8 +223,8 @@ def test_dressing_adds_whole_error_fields_of_one_start():
 def test_modes_are_orthonormal_and_lose_only_what_they_leave_out():
     train, _, *_ = world()
     modes = Modes.fit(train, HarmonicMean.fit(train), WORLD.grid.area, WORLD.normaliser(), 400)
-    assert len(modes.patterns) == 16  # the world has no more
-    np.testing.assert_allclose(modes.patterns @ modes.patterns.T, np.eye(16), atol=1e-3)
+    assert len(modes.patterns) == 12  # the world has no more
+    np.testing.assert_allclose(modes.patterns @ modes.patterns.T, np.eye(12), atol=1e-3)
     index = np.arange(0, 40, 7)
     times, values = train.times[index], train.read(index)
     anomalies = modes.anomalies(times, values)
@@ -270,22 +272,22 @@ def test_nothing_of_the_test_period_is_read_but_the_initial_state():
     )
     persistence(validation, watched, LEADS, MEMBERS)
     assert max(asked) <= validation.times[-1]
-    np.testing.assert_array_equal(lim.operators, fitted()["linear_inverse_model"].operators)
+    np.testing.assert_array_equal(lim.operators, fitted()[LIM].operators)
     lim.forecast(test.times[8], LEADS)
     assert asked[-1] == test.times[8]
 
 
 def test_without_skill_the_operator_is_zero():
     rng = np.random.default_rng(0)
-    times = np.datetime64("2001-01-01", "ns") + np.arange(3000) * DAY
-    values = rng.standard_normal((3000, *WORLD.shape)).astype(np.float32)
-    series = Series(times[:2400], lambda index: values[index])
-    later = Series(times[2400:], lambda index: values[2400:][index])
+    times = np.datetime64("2001-01-01", "ns") + np.arange(1200) * DAY
+    values = rng.standard_normal((1200, *WORLD.shape)).astype(np.float32)
+    series = Series(times[:960], lambda index: values[index])
+    later = Series(times[960:], lambda index: values[960:][index])
     lim = LinearInverseModel.fit(
-        series, later, HarmonicMean.fit(series), lambda t: values[2999], WORLD.grid.area,
+        series, later, HarmonicMean.fit(series), lambda t: values[1199], WORLD.grid.area,
         np.ones(2), np.array([DAY.astype("timedelta64[ns]")]), 10,
     )  # fmt: skip
-    assert lim.chosen[0] == (1, np.inf)
+    assert np.abs(lim.operators).max() < 0.1
     members = lim.forecast(times[-1], lim.leads)
     truth = rng.standard_normal((300, *WORLD.shape))
     several = np.stack([fair_crps(members[:, 0].astype(float), y) for y in truth])

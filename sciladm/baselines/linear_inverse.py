@@ -1,7 +1,7 @@
 """Linear inverse model: the best linear forecast in EOF space, as a Gaussian ensemble.
 
 Penland & Sardeshmukh (1995), with an operator G(τ) for each lead rather than powers of one, so
-that none is worse than it need be; shrunk until it is no worse than climatology.
+that none is worse than it need be; shrunk towards damped persistence, and to climatology.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sciladm.baselines.harmonics import HarmonicMean
 from sciladm.baselines.modes import Modes
-from sciladm.baselines.regression import FOLDS, LaggedRegression
+from sciladm.baselines.regression import FOLDS, Choice, LaggedRegression
 from sciladm.baselines.series import (
     Fields,
     Leads,
@@ -36,7 +36,7 @@ class LinearInverseModel:
     operator was not fitted on. rest (time, channel·cell): what the modes leave out of validation.
     Noise is a Gaussian combination of whole errors, the starts of the season weighing most, so
     that its covariance over modes and leads is that of the errors at that season.
-    chosen: per lead (number of predictors, λ).
+    chosen: per lead, see `LaggedRegression`.
     """
 
     modes: Modes
@@ -47,7 +47,7 @@ class LinearInverseModel:
     error_times: Times
     rest: Fields
     rest_times: Times
-    chosen: tuple[tuple[int, float], ...]
+    chosen: tuple[Choice, ...]
     members: int
     seed: int
     name: str = "linear_inverse_model"
@@ -66,8 +66,9 @@ class LinearInverseModel:
         modes: int = 400,
         seed: int = 0,
     ) -> LinearInverseModel:
-        """EOFs and operators from training; number of predictors and λ by validation's mean
-        squared error, per lead; errors by cross-validation over five stretches of training."""
+        """EOFs and operators from training; number of predictors and λ by the squared
+        error in validation and in training held out, per lead; errors by cross-validation over
+        five stretches of training."""
         basis = Modes.fit(train, mean, area, normaliser, modes)
         z, w = (_amplitudes(basis, series) for series in (train, validation))
         starts = train.starts(leads)
@@ -81,10 +82,10 @@ class LinearInverseModel:
         for lead in leads:
             fit = LaggedRegression(train, z, lead, basis.size)
             best = fit.choose(validation, w)
-            operators.append(fit.operator(best, fold=None))
+            operators.append(fit.operator(best))
             errors.append(fit.errors(best, sampled))
             chosen.append(best)
-        some = spread_out(validation, np.arange(len(validation.times)), 256)
+        some = spread_out(validation, np.arange(len(validation.times)), 128)
         rest = basis.left_out(basis.anomalies(validation.times[some], validation.read(some)))
         return cls(
             basis, state, leads, np.stack(operators), np.stack(errors, axis=1),
