@@ -1,5 +1,6 @@
 """Baselines in a world of which the answers are known: linear stochastic dynamics with a year."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -78,11 +79,12 @@ def scored():
     return scorer
 
 
-def scores(name, metric):
+def scores(name, metric, beside="exact"):
+    """Per lead, on the initial times that `beside` has too."""
     scorer = scored()
     out = []
     for lead in range(len(LEADS)):
-        times = scorer.seen(name, lead)
+        times = scorer.common((name, beside), lead)
         values = scorer.values(name, lead, times, np.ones((1, len(times))))
         out.append(values[metric][0, -1, 0])
     return np.array(out)
@@ -93,20 +95,29 @@ def test_the_linear_inverse_model_is_exact_where_the_world_is_linear():
     np.testing.assert_allclose(model, exact, rtol=0.02)
 
 
-def test_the_linear_inverse_model_is_calibrated_and_relaxes_to_climatology():
+def test_the_linear_inverse_model_is_calibrated():
     ratio = scores(LIM, "spread_skill")
     assert ((ratio > 0.95) & (ratio < 1.05)).all(), ratio
-    model, climatology = (
-        scores(LIM, "fair_crps"),
-        scores("climatology", "fair_crps"),
-    )
-    assert (model <= 1.01 * climatology).all()
+
+
+def test_the_linear_inverse_model_relaxes_to_climatology():
+    test = world()[2]
+    last = LEADS[-1:]
+    weight = WORLD.grid.area / WORLD.normaliser()[:, None, None] / 2
+    both = [replace(fitted()[name], members=80) for name in (LIM, "climatology")]
+    totals = np.zeros(2)
+    for at in range(0, len(test.times) - 60, 23):
+        init = test.times[at]
+        (truth,) = test.read(test.find(init + last))
+        drawn = (f.forecast(init, last)[:, 0] for f in both)
+        totals += [(fair_crps(x, truth) * weight).sum() for x in drawn]
+    assert totals[0] <= 1.01 * totals[1]
 
 
 def test_its_changes_and_joint_scores_are_exact_too():
     for metric in ("energy_score", "block_crps"):
         model, exact = scores(LIM, metric), scores("exact", metric)
-        np.testing.assert_allclose(model, exact, rtol=0.02)
+        np.testing.assert_allclose(model, exact, rtol=0.025)
 
 
 def test_every_baseline_is_calibrated():
