@@ -10,10 +10,10 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from sciladm.conventions import UserError
 from sciladm.data.cards import Missing
 from sciladm.data.durable import hold, remove_partial, sync, write_durably, writing
-from sciladm.data.units import Request, Unit, lay_out
+from sciladm.data.units import Layout, Request, Unit, lay_out, plan
 from sciladm.data.web import Patience, Server
 
 Progress = Callable[[float], None]
+T = TypeVar("T")
 
 
 def is_complete(path: Path) -> bool:
@@ -60,22 +61,31 @@ def fetch(
     try:
         remove_partial(path)
         work = _fetch(request, path, missing, progress or (lambda _: None), patience or Patience())
-        _run(work)
+        run(work)
     finally:
         if lock is not None:
             os.close(lock)
     return store
 
 
-def _run(work: Any) -> None:
+def prospect(request: Request, patience: Patience | None = None) -> Layout:
+    """What `fetch` would bring; only metadata and coordinates are read."""
+
+    async def ask() -> Layout:
+        async with Server(request.url, patience or Patience()) as server:
+            return await plan(server, request)
+
+    return run(ask())
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine, also where a loop is running already (notebooks)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(work)
-        return
+        return asyncio.run(work)
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, work).result()
+        return pool.submit(asyncio.run, work).result()
 
 
 async def _fetch(
@@ -86,8 +96,9 @@ async def _fetch(
     patience: Patience,
 ) -> None:
     async with Server(request.url, patience) as server:
-        metadata = await server.metadata()
-        units = await lay_out(server, metadata, request, path)
+        layout = await plan(server, request)
+        await lay_out(server, layout, path)
+        units = layout.units
         group = zarr.open_group(path / "data.zarr", mode="r+", use_consolidated=False)
         pending = [unit for unit in units if not _record(path, unit).exists()]
         done, gate = len(units) - len(pending), asyncio.Semaphore(patience.at_once)

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,10 +74,46 @@ class Unit:
         return slice(self.start, self.start + len(self.times))
 
 
-async def lay_out(
-    server: Server, metadata: dict[str, Any], request: Request, path: Path
-) -> list[Unit]:
-    """The units of the copy; its empty store is made if it is not there."""
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """All of a copy but its values: units, coordinates, static fields still to be read."""
+
+    units: list[Unit]
+    labels: xr.Dataset
+    statics: dict[str, RemoteArray]
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the copy, before compression."""
+        return sum(
+            len(unit.times)
+            * math.prod(
+                self.labels.sizes[d] for d in unit.array.dims if d not in ("time", "level")
+            )
+            * (1 if unit.levels is None else len(unit.levels))
+            * unit.array.dtype.itemsize
+            for unit in self.units
+        )
+
+    @property
+    def moved(self) -> int:
+        """Bytes of the server's chunks that are read for it, before compression."""
+        return sum(
+            len(unit.times)
+            * math.prod(self.labels.sizes[d] for d in unit.array.dims if d != "time")
+            * unit.array.dtype.itemsize
+            for unit in self.units
+        )
+
+    def digest(self) -> str:
+        """Changes when the server's store is laid out anew."""
+        told = [repr(unit.array) + str(unit.chunk) for unit in self.units]
+        return hashlib.sha256(repr([told, list(self.statics.values())]).encode()).hexdigest()
+
+
+async def plan(server: Server, request: Request) -> Layout:
+    """What is to be copied, from the server's metadata and coordinates."""
+    metadata = await server.metadata()
     arrays = {name: _find(metadata, name, server.url) for name in request.variables}
     statics = {name: _find(metadata, name, server.url) for name in request.static}
     dims = {dim for array in (*arrays.values(), *statics.values()) for dim in array.dims}
@@ -86,26 +123,30 @@ async def lay_out(
         if f"{dim}/.zarray" in metadata
     }
     labels = xr.decode_cf(xr.Dataset(coords=coords))
-    chunks = _time_chunks(arrays, labels, request)
-    units, length = [], {name: a.chunks[a.dims.index("time")] for name, a in arrays.items()}
-    if len(set(length.values())) != 1:
-        raise UserError(f"{server.url}: time chunks differ between variables: {length}")
-    each = next(iter(length.values()))
+    lengths = {name: a.chunks[a.dims.index("time")] for name, a in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise UserError(f"{server.url}: time chunks differ between variables: {lengths}")
+    chunks, length = _time_chunks(arrays, labels, request), next(iter(lengths.values()))
     levels = _level_numbers(arrays, request, labels)
-    for array in arrays.values():
-        own = levels if "level" in array.dims else None
-        units += [Unit(array, chunk, i * each, own) for i, chunk in enumerate(chunks)]
-    digest = hashlib.sha256(repr([*arrays.values(), *statics.values(), chunks]).encode())
-    kept, store = path / "layout.json", path / "data.zarr"
-    if kept.exists() and json.loads(kept.read_text())["digest"] != digest.hexdigest():
+    units = [
+        Unit(array, chunk, i * length, levels if "level" in array.dims else None)
+        for array in arrays.values()
+        for i, chunk in enumerate(chunks)
+    ]
+    return Layout(units, labels, statics)
+
+
+async def lay_out(server: Server, layout: Layout, path: Path) -> None:
+    """Make the empty copy if it is not there; UserError if the server's store has changed."""
+    mark, store = path / "layout.json", path / "data.zarr"
+    if mark.exists() and json.loads(mark.read_text())["digest"] != layout.digest():
         raise UserError(f"{server.url} has changed since {path} was begun: remove that folder")
-    if not kept.exists():
+    if not mark.exists():
         shutil.rmtree(store, ignore_errors=True)
-        fixed = {name: await server.variable(array) for name, array in statics.items()}
+        fixed = {name: await server.variable(array) for name, array in layout.statics.items()}
         with writing(path):
-            _empty(labels, fixed, units, store)
-            write_durably(kept, json.dumps({"digest": digest.hexdigest()}).encode())
-    return units
+            _empty(layout.labels, fixed, layout.units, store)
+            write_durably(mark, json.dumps({"digest": layout.digest()}).encode())
 
 
 def _find(metadata: dict[str, Any], name: str, url: str) -> RemoteArray:
