@@ -85,11 +85,13 @@ class Fields:
         channels: list[Channel] = []
         for name, levels in variables.items():
             channels += channels_of(get(ds, name), levels, (meta or {}).get(name, Variable()))
-        coordinates = {
-            name: {"dtype": ds[name].dtype.newbyteorder("=").name, "attrs": plain(ds[name].attrs)}
-            for name in (*names, "level")
-            if name in ds.variables
-        }
+        coordinates = {}
+        for name, other in ds.coords.items():
+            if name in (*names, "level"):
+                coordinates[str(name)] = _coordinate(other)
+            elif other.dims and set(other.dims) <= set(names) and other.dtype.kind in "fiu":
+                whole = {"dims": list(other.dims), "data": other.values.tolist()}
+                coordinates[str(name)] = _coordinate(other) | whole
         attributes = {name: plain(ds[name].attrs) for name in variables}
         fields = cls(tuple(channels), grid, (), np.zeros((0, *grid.shape), np.float32),
                      attributes, coordinates, dict(dims or {}))  # fmt: skip
@@ -179,13 +181,18 @@ class Fields:
             absent = np.full_like(parts[0], np.nan)
             stacked = np.stack([by_level.get(level, absent) for level in union], axis=len(dims))
             out[name] = ((*dims, "level", *space), stacked, attributes)
-        made = {axis.name: axis.values for axis in self.grid.axes} | {"level": np.array(union)}
-        labels = {
-            name: ((name,), made[name].astype(kept["dtype"]), kept["attrs"])
-            for name, kept in self.coordinates.items()
-            if len(made[name])
-        }
-        return xr.Dataset(out, {**coords, **labels})
+        return xr.Dataset(out, {**coords, **self._labels(union)})
+
+    def _labels(self, levels: list[int]) -> dict[str, Any]:
+        """Coordinates of space and level as they came in, two-dimensional ones too."""
+        own = {axis.name: axis.values for axis in self.grid.axes} | {"level": np.array(levels)}
+        labels: dict[str, Any] = {}
+        for name, kept in self.coordinates.items():
+            dims, values = kept.get("dims", (name,)), kept.get("data", own.get(name))
+            array = np.asarray(values, dtype=kept["dtype"])
+            if array.size:
+                labels[name] = (tuple(dims), array, kept["attrs"])
+        return labels
 
     def _attributes(self, number: int) -> dict[str, Any]:
         channel = self.channels[number]
@@ -245,6 +252,11 @@ class Fields:
             tree["coordinates"],
             tree["dims"],
         )
+
+
+def _coordinate(coordinate: xr.DataArray) -> dict[str, Any]:
+    native = coordinate.dtype.newbyteorder("=").name
+    return {"dtype": native, "attrs": plain(coordinate.attrs)}
 
 
 def _refuse_missing(part: Array, name: str, ds: xr.Dataset) -> None:

@@ -116,25 +116,19 @@ def _spread(
     """Area- and season-mean standard deviation of anomalies; rms of their normalised change."""
     shape = unscaled.valid.shape
     squares, counts = np.zeros((4, *shape)), np.zeros((4, *shape))
-    change, pairs = np.zeros(len(names)), np.zeros(len(names))
+    change, pairs = np.zeros(shape), np.zeros(shape)
     tail_t, tail = np.zeros(0, dtype=np.int64), np.zeros((0, *shape), dtype=np.float32)
     for times, values in blocks:
         anomaly = values - unscaled.centre(times)
         season = parts(times)[1] % 12 // 3
         for s in np.unique(season):
-            part = anomaly[season == s].astype(np.float64)
-            squares[s] += np.nansum(part**2, axis=0)
-            counts[s] += np.isfinite(part).sum(axis=0)
+            _add_squares(anomaly[season == s], squares[s], counts[s])
         t = np.concatenate([tail_t, ticks(times)])
         joined = np.concatenate([tail, anomaly])
         at = np.searchsorted(t, t + step)
         first = np.flatnonzero((at < len(t)) & (t[np.minimum(at, len(t) - 1)] == t + step))
         first = first[at[first] >= len(tail_t)]
-        moved = (joined[at[first]].astype(np.float64) - joined[first]) ** 2
-        weight = np.isfinite(moved) * area
-        axes = (0, *range(2, moved.ndim))
-        change += np.nansum(moved * area, axis=axes)
-        pairs += weight.sum(axis=axes)
+        _add_squares(joined[at[first]] - joined[first], change, pairs)
         keep = t > t[-1] - step
         tail_t, tail = t[keep], joined[keep]
     deviation = np.sqrt(squares / np.maximum(counts, 1))
@@ -150,4 +144,15 @@ def _spread(
             raise UserError(
                 f"{name}: constant over the training split; leave it out of `variables`"
             )
-    return std, np.sqrt(change / np.maximum(pairs, 1e-300)) / std
+    axes = tuple(range(1, change.ndim))
+    mean = (change * area).sum(axis=axes) / np.maximum((pairs * area).sum(axis=axes), 1e-300)
+    return std, np.sqrt(mean) / std
+
+
+def _add_squares(values: Array, squares: Floats, counts: Floats) -> None:
+    """Add the squares (n, …) of what is there to sums in float64, and how many there are."""
+    there = np.isfinite(values)
+    if not there.all():
+        values = np.where(there, values, np.float32(0))
+    squares += np.add.reduce(values * values, axis=0, dtype=np.float64)
+    counts += there.sum(axis=0)
