@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from sciladm.diffusion.denoiser import Denoiser
-from sciladm.diffusion.linear import LinearForecast
+from sciladm.nn.linear import LocalLinear
 from sciladm.diffusion.sampler import Multistep
 from sciladm.nn.unet import UNet
 
@@ -18,19 +18,19 @@ def linear_world(n, seed, noise=0.3):
     weight = torch.randn(4, 2, 3 * 9, generator=torch.Generator().manual_seed(1)) * 0.2
     past = torch.randn(n, 3, 4, 6, generator=gen)
     forcing = torch.randn(n, 1, 4, 6, generator=gen)
-    exact = LinearForecast(2, 3, 1, ROWS, BOUNDARIES)
+    exact = LocalLinear(3, 2, ROWS, BOUNDARIES, 1)
     exact.weight[..., :27], exact.weight[..., 27], exact.weight[..., 28] = weight, 0.5, 0.1
-    mean, _ = exact(past, forcing)
+    mean = exact(past, forcing)
     target = mean + noise * torch.randn(mean.shape, generator=gen)
     return past, forcing, target, exact
 
 
 def test_linear_forecast_finds_the_truth():
     past, forcing, target, exact = linear_world(600, 0)
-    base = LinearForecast(2, 3, 1, ROWS, BOUNDARIES)
+    base = LocalLinear(3, 2, ROWS, BOUNDARIES, 1)
     base.fit((past[i::6], forcing[i::6], target[i::6]) for i in range(6))
     assert (base.weight - exact.weight).abs().max() < 0.03
-    mean, std = base(past, forcing)
+    mean, std = base(past, forcing), base.left()
     assert std.shape == (2, 4, 6) and (std - 0.3).abs().max() < 0.02
     left = (target - mean).std((0, 3))
     torch.testing.assert_close(left, std[..., 0], rtol=0.02, atol=0)
@@ -38,21 +38,30 @@ def test_linear_forecast_finds_the_truth():
 
 def test_linear_forecast_neighbours_are_where_they_should_be():
     """Predictor by predictor against a plain loop."""
-    base = LinearForecast(1, 1, 0, ROWS, ("bounded", "periodic"))
+    base = LocalLinear(1, 1, ROWS, ("bounded", "periodic"))
     field = torch.randn(1, 1, 4, 6)
     for n, (i, j) in enumerate((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
         base.weight.zero_()
         base.weight[..., n] = 1
-        mean, _ = base(field, field[:, :0])
+        mean = base(field)
         for a in range(4):
             for b in range(6):
                 assert mean[0, 0, a, b] == field[0, 0, min(max(a + i, 0), 3), (b + j) % 6]
 
 
+def test_linear_forecast_leaves_out_neighbours_where_samples_are_few():
+    past, forcing, target, _ = linear_world(4, 0)
+    base = LocalLinear(3, 2, ROWS, BOUNDARIES, 1)
+    base.fit([(past, forcing, target)])
+    own = torch.zeros(29, dtype=bool)
+    own[12:15] = own[27:] = True
+    assert (base.weight[..., own] != 0).all() and (base.weight[..., ~own] == 0).all()
+
+
 def test_linear_forecast_refuses_too_few_samples():
-    past, forcing, target, _ = linear_world(3, 0)
-    base = LinearForecast(2, 3, 1, ROWS, BOUNDARIES)
-    with pytest.raises(ValueError, match="pool the groups"):
+    past, forcing, target = (x[..., :1, :4] for x in linear_world(1, 0)[:3])
+    base = LocalLinear(3, 2, ROWS[:1, :4], BOUNDARIES, 1)
+    with pytest.raises(ValueError, match="needs more samples"):
         base.fit([(past, forcing, target)])
 
 
@@ -71,7 +80,7 @@ class Exact(nn.Module):
 
 
 def make(backbone, past=3):
-    base = LinearForecast(2, past, 1, ROWS, BOUNDARIES)
+    base = LocalLinear(past, 2, ROWS, BOUNDARIES, 1)
     return Denoiser(backbone, base, torch.ones(2, 4, 6))
 
 
@@ -127,7 +136,7 @@ def test_forecast_of_a_linear_world_is_calibrated():
     noise = torch.randn(500, 2, 4, 6, generator=torch.Generator().manual_seed(4))
     r = Multistep(16, 30, 0.2).sample(lambda x, s: model(x, s, context), noise)
     z = model.clean(r, context)
-    truth, _ = exact(past, forcing)
+    truth = exact(past, forcing)
     assert np.isclose(float((z - truth).std()), 0.3, rtol=0.03)
     assert np.isclose(float((target - truth).std()), 0.3, rtol=0.03)
     torch.testing.assert_close(model.departure(z, context), r, atol=1e-4, rtol=1e-4)

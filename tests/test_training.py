@@ -25,7 +25,7 @@ def small_run(folder, steps=60, pause=0.0, **options):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
 
-    def step_loss(step):
+    def step_loss(step, part):
         time.sleep(pause)
         x = torch.randn(16, 4, generator=training_generator(3, step))
         return (net(x) - x[:, :1] * x[:, 1:2]).square().mean()
@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path)
     net = nn.Linear(2, 1)
     lost = {9: float("nan")}
 
-    def step_loss(step):
+    def step_loss(step, part):
         return net(torch.ones(1, 2)).square().sum() + lost.get(step, 0.0)
 
     loop = Loop(net, step_loss, tmp_path, "net", steps=20, save_every=5)
@@ -155,3 +155,21 @@ def test_damaged_or_foreign_checkpoints_say_so(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="damaged"):
         read_tensors(path)
+
+
+def test_parts_make_the_step_of_the_whole(tmp_path):
+    x = torch.randn(12, 4, generator=training_generator(0, 0))
+    ends = []
+    for parts in (1, 3):
+        torch.manual_seed(0)
+        net = nn.Linear(4, 1)
+
+        def step_loss(step, part, net=net, size=12 // parts):
+            own = x[part * size : (part + 1) * size]
+            return (net(own) - own[:, :1] ** 2).square().mean()
+
+        folder = tmp_path / str(parts)
+        folder.mkdir()
+        Loop(net, step_loss, folder, "net", steps=9, parts=parts).run()
+        ends.append(net.weight.detach())
+    torch.testing.assert_close(*ends)

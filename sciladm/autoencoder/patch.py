@@ -1,7 +1,7 @@
-"""Autoencoder for fields without holes, on the sphere or any part of a plane: principal components
-of patches, exactly, plus what a small network adds to them."""
+"""Autoencoder for fields without holes, on the sphere or any part of a plane: a linear path in
+closed form, plus what a small network adds to it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -10,18 +10,21 @@ from torch import Tensor, nn
 from sciladm.autoencoder.patches import Patches
 from sciladm.grid import Grid
 from sciladm.nn.layers import Block, Conv, Norm
+from sciladm.nn.linear import LocalLinear
 
 
 class PatchAutoencoder(nn.Module):
     """Blocks of p × p cells → `latents` numbers each, one basis for all positions.
 
     u = Eᵀ y / s + f(y, place)        z = v / √(1 + v²/b²),  v = (u − μ) / σ
-    y = E (s u) + g(u, place)
+    y = L (u in the patch and its neighbours) + g(u, place)
 
     with y a patch, E and s its leading principal components and their root mean squares (area
-    weighted, closed form, fixed), f and g networks at latent resolution that start at zero, μ and
-    σ the statistics of u over the training data. Until trained it is the principal components
-    exactly. Along a periodic axis it moves with the data by whole patches.
+    weighted), L the least squares map of each latitude (`LocalLinear`): smooth fields lie in
+    their neighbours too, and L finds several times more there than Eᵀ gives back. E, s and L are
+    in closed form and fixed; f and g are networks at latent resolution that start at zero, μ and
+    σ the statistics of u over the training data. Along a periodic axis it moves with the data by
+    whole patches.
     """
 
     area: Tensor
@@ -53,6 +56,8 @@ class PatchAutoencoder(nn.Module):
         self.register_buffer("area", torch.from_numpy(grid.area.astype(np.float32)))
         self.register_buffer("place", torch.from_numpy(features))
         self.register_buffer("cell_area", torch.from_numpy(area).float().reshape(patches.cells))
+        rows = torch.from_numpy(grid.coarsen(patch).rows())
+        self.linear = LocalLinear(latents, size, rows, patches.boundaries)
         self.register_buffer("basis", torch.eye(size, latents))
         self.register_buffer("scale", torch.ones(latents))
         self.register_buffer("centre", torch.zeros(latents))
@@ -93,9 +98,10 @@ class PatchAutoencoder(nn.Module):
         return (error.square() * weight).sum() / weight.sum()
 
     @torch.no_grad()
-    def fit_linear(self, samples: Iterable[Tensor]) -> None:
-        """Principal components of the patches of `samples`, batches (n, channel, *space);
-        sums in float64, signs so that the largest entry of each component is positive."""
+    def fit_linear(self, samples: Sequence[Tensor], noise: float = 0.03) -> None:
+        """E, s and L from `samples`, batches (n, channel, *space); sums in float64, signs so that
+        the largest entry of each component is positive. L bears errors of the latents with a
+        standard deviation of `noise`."""
         size, latents = self.basis.shape
         second = torch.zeros(size, size, dtype=torch.float64)
         first = torch.zeros(size, dtype=torch.float64)
@@ -115,6 +121,8 @@ class PatchAutoencoder(nn.Module):
         self.scale.copy_(scale)
         self.centre.copy_(centre)
         self.spread.copy_((1 - centre**2).clamp(min=1e-12).sqrt())
+        pairs = ((self._project(y), None, y) for y in map(self.patches.split, samples))
+        self.linear.fit(pairs, ridge=noise**2)
 
     @torch.no_grad()
     def whiten(self, samples: Iterable[Tensor], statics: Tensor) -> None:
@@ -138,14 +146,19 @@ class PatchAutoencoder(nn.Module):
 
     def _encode_raw(self, x: Tensor, statics: Tensor) -> Tensor:
         y = self.patches.split(x)
-        u = torch.einsum("bi...,ij->bj...", y, self.basis / self.scale)
-        added: Tensor = self.encoder(torch.cat([y, self._around(statics, y)], dim=1))
-        return u + added
+        u = self._project(y)
+        if self.encoder is not None:
+            u = u + self.encoder(torch.cat([y, self._around(statics, y)], dim=1))
+        return u
+
+    def _project(self, y: Tensor) -> Tensor:
+        return torch.einsum("bi...,ij->bj...", y, self.basis / self.scale)
 
     def _decode_raw(self, u: Tensor, statics: Tensor) -> Tensor:
-        y = torch.einsum("bj...,ij->bi...", u, self.basis * self.scale)
-        added: Tensor = self.decoder(torch.cat([u, self._around(statics, u)], dim=1))
-        return self.patches.join(y + added)
+        y: Tensor = self.linear(u)
+        if self.decoder is not None:
+            y = y + self.decoder(torch.cat([u, self._around(statics, u)], dim=1))
+        return self.patches.join(y)
 
     def _around(self, statics: Tensor, like: Tensor) -> Tensor:
         place = self.patches.split(torch.cat([statics, self.place])[None])
@@ -154,7 +167,10 @@ class PatchAutoencoder(nn.Module):
 
 def _network(
     channels_in: int, channels_out: int, width: int, blocks: int, patches: Patches
-) -> nn.Sequential:
+) -> nn.Sequential | None:
+    """None where `blocks` is 0: the linear path alone."""
+    if not blocks:
+        return None
     ends = patches.boundaries
     return nn.Sequential(
         Conv(channels_in, width, ends),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sciladm.diffusion.linear import LinearForecast
+from sciladm.nn.linear import LocalLinear
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Denoiser(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, backbone: nn.Module, base: LinearForecast, weight: Tensor) -> None:
+    def __init__(self, backbone: nn.Module, base: LocalLinear, weight: Tensor) -> None:
         super().__init__()
         self.backbone = backbone
         self.base = base
@@ -44,9 +44,9 @@ class Denoiser(nn.Module):
     def context(self, past: Tensor, forcings: Tensor, statics: Tensor) -> Context:
         """Latents of known frames (batch, past, *space), forcings at the valid time (batch,
         forcing, *space), statics (static, *space) or with a batch, all on the latent grid."""
-        mean, std = self.base(past, forcings)
+        mean = self.base(past, forcings)
         statics = statics.expand(len(past), *statics.shape[-past.ndim + 1 :])
-        return Context(mean, std, torch.cat([past, mean, forcings, statics], dim=1))
+        return Context(mean, self.base.left(), torch.cat([past, mean, forcings, statics], dim=1))
 
     def departure(self, z: Tensor, context: Context) -> Tensor:
         """z → r."""

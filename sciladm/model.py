@@ -1,0 +1,250 @@
+"""The parts of a run, wired: the only file that knows both recipes and networks.
+
+A run is a folder of YAML, JSON and safetensors. `Model.load` builds its parts from the recipe and
+fills in their tensors; nothing in the folder is executed.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciladm import recipe as recipes
+from sciladm.autoencoder.patch import PatchAutoencoder
+from sciladm.autoencoder.residual import ResidualCovariance
+from sciladm.conventions import UserError
+from sciladm.data.fields import Fields
+from sciladm.data.normalise import Normaliser
+from sciladm.data.times import Times
+from sciladm.diffusion.denoiser import Denoiser
+from sciladm.diffusion.noise import Key, unit_normal
+from sciladm.diffusion.sampler import Multistep
+from sciladm.grid import Grid
+from sciladm.nn.linear import LocalLinear
+from sciladm.nn.unet import UNet
+from sciladm.recipe import Recipe
+from sciladm.training.checkpoint import read_tensors, write_bytes, write_tensors
+
+Array = NDArray[np.float32]
+STATISTICS = "statistics.safetensors"
+AUTOENCODER = "autoencoder.safetensors"
+DENOISER = "denoiser.safetensors"
+
+
+@dataclass(eq=False)
+class Model:
+    """Recipe, labels, statistics, networks; states (n, channel, *space) ⇄ latents (n, k, *cells).
+
+    ``facts`` is what the run knows of its origin: source, data fingerprint, versions.
+    """
+
+    path: Path
+    recipe: Recipe
+    fields: Fields
+    normaliser: Normaliser
+    facts: dict[str, Any] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The latent grid."""
+        return self.fields.grid.coarsen(self.recipe.autoencoder.patch)
+
+    @cached_property
+    def statics(self) -> Tensor:
+        """Static fields (static, *space)."""
+        return torch.from_numpy(self.fields.statics).to(self.device)
+
+    @cached_property
+    def autoencoder(self) -> PatchAutoencoder:
+        """Fields ⇄ latents."""
+        own = self.recipe.autoencoder
+        torch.manual_seed(self.recipe.seed)
+        made = PatchAutoencoder(
+            self.fields.grid,
+            channels=len(self.fields.channels),
+            statics=len(self.fields.statics),
+            latents=own.channels,
+            patch=own.patch,
+            width=own.width,
+            blocks=own.blocks,
+            bound=own.bound,
+        )
+        return made.to(self.device)
+
+    @cached_property
+    def residual(self) -> ResidualCovariance:
+        """What the autoencoder loses."""
+        groups = torch.from_numpy(self.grid.rows())
+        rank = self.recipe.autoencoder.residual_rank
+        patches, channels = self.autoencoder.patches, len(self.fields.channels)
+        return ResidualCovariance(patches, channels, groups, rank).to(self.device)
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """E[frames | noisy frames, context]."""
+        own, window, k = self.recipe.denoiser, self.recipe.window, self.recipe.autoencoder.channels
+        torch.manual_seed(self.recipe.seed + 1)
+        known, drawn = window.past * k, window.future * k
+        forced, placed = window.future * self._forcing_count, len(self.latent_statics)
+        base = LocalLinear(
+            known, drawn, torch.from_numpy(self.grid.rows()), self.grid.boundaries, extra=forced
+        )
+        backbone = UNet(
+            drawn + known + drawn + forced + placed,
+            drawn,
+            self.grid.boundaries,
+            widths=own.widths,
+            blocks=own.blocks,
+            attention=own.attention,
+        )
+        return Denoiser(backbone, base, self._loss_weight()).to(self.device)
+
+    def _loss_weight(self) -> Tensor:
+        """What each latent number counts in training: its area and what it decodes to."""
+        decoded = self.autoencoder.importance() ** self.recipe.denoiser.weighting
+        area = torch.from_numpy(self.grid.area).float().to(self.device)
+        weight = decoded.view(-1, *[1] * area.ndim) * area
+        return weight.repeat(self.recipe.window.future, *[1] * area.ndim)
+
+    @cached_property
+    def _forcing_count(self) -> int:
+        return self.forcings(np.array(["2001-01-01"], "M8[ns]")).shape[0]
+
+    @cached_property
+    def latent_statics(self) -> Tensor:
+        """Static fields and places as the denoiser sees them (k, *cells)."""
+        parts = self.autoencoder.patches.split(self.statics[None])[0]
+        place = torch.from_numpy(self.grid.features()).to(self.device)
+        return torch.cat([parts, place])
+
+    @cached_property
+    def sampler(self) -> Multistep:
+        """Noise → draws."""
+        own = self.recipe.sampler
+        fitted = float(self.facts.get("sigma_max", 80.0))
+        return Multistep(
+            own.steps,
+            fitted if own.sigma_max == "auto" else own.sigma_max,
+            own.sigma_min,
+            own.order,
+            own.corrector,
+        )
+
+    def forcings(self, times: Times) -> Tensor:
+        """Forcings of all frames at ``times`` on the latent grid (k, *cells)."""
+        values = torch.from_numpy(self.fields.forcings(times, self.grid))
+        return values.flatten(0, 1).to(self.device)
+
+    @torch.inference_mode()
+    def encode(self, values: Array, times: Times) -> Tensor:
+        """States (n, channel, *space) in physical units → latents (n, k, *cells)."""
+        anomalies = torch.from_numpy(self.normaliser.normalise(values, times)).to(self.device)
+        latents: Tensor = self.autoencoder.encode(anomalies, self.statics)
+        return latents
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, times: Times, keys: Sequence[Key] | None) -> Array:
+        """Latents (n, k, *cells) → states (n, channel, *space) in physical units.
+
+        With ``keys`` (n,) the scales that the autoencoder lost are drawn, by these labels.
+        """
+        fields = self.autoencoder.decode(latents, self.statics)
+        if keys is not None:
+            normal = unit_normal(keys, "residual", 0, self.residual.numbers, self.grid.shape)
+            fields = fields + self.residual.draw(normal.to(self.device))
+        return self.normaliser.denormalise(fields.cpu().numpy(), times)
+
+    @torch.inference_mode()
+    def sample(self, past: Tensor, times: Times, keys: Sequence[Key]) -> Tensor:
+        """Draw the frames at ``times`` that follow known ones.
+
+        past: latents of the known frames (member, past, k, *cells); keys (member,), their
+        valid time the first of ``times``. → latents (member, future, k, *cells).
+        """
+        forcings = self.forcings(times).expand(len(past), -1, *self.grid.shape)
+        context = self.denoiser.context(past.flatten(1, 2), forcings, self.latent_statics)
+        count = context.mean.shape[1]
+        noise = unit_normal(keys, "denoiser", 0, count, self.grid.shape).to(self.device)
+        r = self.sampler.sample(lambda x, sigma: self.denoiser(x, sigma, context), noise)
+        drawn = self.denoiser.clean(r, context)
+        return drawn.view(len(past), self.recipe.window.future, -1, *self.grid.shape)
+
+    def save_statistics(self) -> None:
+        """Write labels, statistics and facts."""
+        state = {
+            name: torch.from_numpy(np.array(a)) for name, a in self.normaliser.state().items()
+        }
+        write_tensors(
+            self.path / STATISTICS,
+            state | {"statics": torch.from_numpy(self.fields.statics)},
+            {"fields": self.fields.as_dict()},
+        )
+
+    def save_facts(self, **new: Any) -> None:
+        """Add to what the run knows of itself."""
+        self.facts |= new
+        text = json.dumps(self.facts, indent=1, sort_keys=True)
+        write_bytes(self.path / "facts.json", text.encode())
+
+    def save_part(self, name: str, **modules: torch.nn.Module) -> None:
+        """Write the tensors of some modules as one file."""
+        tensors = {
+            f"{part}.{key}": tensor
+            for part, module in modules.items()
+            for key, tensor in module.state_dict().items()
+        }
+        write_tensors(self.path / name, tensors, {})
+
+    def load_part(self, name: str, **modules: torch.nn.Module) -> None:
+        """The inverse of `save_part`."""
+        tensors, _ = read_tensors(self.path / name)
+        for part, module in modules.items():
+            own = {
+                key.removeprefix(part + "."): tensor
+                for key, tensor in tensors.items()
+                if key.startswith(part + ".")
+            }
+            try:
+                module.load_state_dict(own)
+            except RuntimeError as error:
+                raise UserError(
+                    f"{self.path / name} does not fit the run's recipe: {error}. One of them was "
+                    "changed after training; restore it, or train anew"
+                ) from None
+            module.eval().requires_grad_(False)
+
+    @classmethod
+    def start(cls, path: Path, recipe: Recipe, device: torch.device) -> "Model":
+        """A run whose statistics are there; its networks are not loaded yet."""
+        tensors, facts = read_tensors(path / STATISTICS)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        fields = Fields.from_dict(facts["fields"], arrays.pop("statics"))
+        told = json.loads((path / "facts.json").read_text())
+        return cls(path, recipe, fields, Normaliser.from_state(arrays), told, device)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: torch.device | str = "cpu", changes: Any = None
+    ) -> "Model":
+        """Open a trained run; ``changes`` are dotted keys of what may change after training."""
+        path = Path(path)
+        for needed in ("recipe.yaml", "facts.json", STATISTICS, AUTOENCODER, DENOISER):
+            if not (path / needed).is_file():
+                lacks = f"lacks {needed}" if path.is_dir() else "does not exist"
+                raise UserError(
+                    f"{path} is not a trained run: it {lacks}. "
+                    "`python -m sciladm.train RECIPE` makes one, or finishes one that was stopped"
+                )
+        recipe = recipes.load(path / "recipe.yaml", changes)
+        model = cls.start(path, recipe, torch.device(device))
+        model.load_part(AUTOENCODER, autoencoder=model.autoencoder, residual=model.residual)
+        model.load_part(DENOISER, denoiser=model.denoiser)
+        return model

@@ -1,0 +1,126 @@
+"""A linear map of a cell's neighbourhood, in closed form: where networks start from."""
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from sciladm.grid import Boundary, pad
+
+ENOUGH = 4
+"""Samples per predictor that a group of cells needs for a map of its own."""
+
+
+class LocalLinear(nn.Module):
+    """y = W · (x in the 3 × 3 cells around, extra numbers of the cell itself, 1), one W per group
+    of cells; beside it the standard deviation of what it leaves, per output and group.
+
+    groups: int64 (*space), e.g. `Grid.rows()`: on the sphere every latitude has a map of its own,
+    the same all along it. Before `fit`, y = 0 and std = 1, which is right where nothing is known.
+    """
+
+    weight: Tensor
+    std: Tensor
+    groups: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        groups: Tensor,
+        boundaries: Sequence[Boundary],
+        extra: int = 0,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.boundaries = inputs, tuple(boundaries)
+        n = int(groups.max()) + 1
+        self.predictors = inputs * 3 ** len(self.boundaries) + extra + 1
+        self.register_buffer("groups", groups)
+        self.register_buffer("weight", torch.zeros(n, outputs, self.predictors))
+        self.register_buffer("std", torch.ones(n, outputs))
+
+    def _rows(self, x: Tensor, extra: Tensor | None) -> Tensor:
+        """(batch, channel, *space) → predictors (batch, cells, predictors)."""
+        space = x.shape[2:]
+        around = []
+        wide = pad(x, 1, self.boundaries)
+        for shift in product(range(3), repeat=len(space)):
+            cells = wide
+            for dim, (first, n) in enumerate(zip(shift, space, strict=True), start=2):
+                cells = cells.narrow(dim, first, n)
+            around.append(cells)
+        parts = [*around, *([] if extra is None else [extra]), x.new_ones(len(x), 1, *space)]
+        return torch.cat(parts, dim=1).flatten(2).transpose(1, 2)
+
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        """x (batch, inputs, *space), extra (batch, extra, *space) → (batch, outputs, *space)."""
+        rows = self._rows(x, extra)
+        y = rows.new_empty(len(rows), rows.shape[1], self.weight.shape[1])
+        flat = self.groups.flatten()
+        for group in range(len(self.weight)):
+            here = flat == group
+            y[:, here] = rows[:, here] @ self.weight[group].T
+        return y.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
+
+    def left(self) -> Tensor:
+        """Standard deviation of what the map leaves of its target (outputs, *space)."""
+        return self.std.T[:, self.groups]
+
+    @torch.no_grad()
+    def fit(
+        self, samples: Iterable[tuple[Tensor, Tensor | None, Tensor]], ridge: float = 1e-4
+    ) -> None:
+        """Ridge least squares over batches of (x, extra, target); sums in float64.
+
+        ridge: added to the predictors' mean squares, as a share of their average: the variance
+        of noise that the map is to bear. A group with fewer than 4 samples per predictor takes
+        the map of all cells together; where even those are fewer, neighbours are left out.
+        ValueError where there are fewer samples than the predictors that then remain.
+        """
+        groups, outputs, p = self.weight.shape
+        flat = self.groups.flatten()
+        xx = torch.zeros(groups, p, p, dtype=torch.float64)
+        xy = torch.zeros(groups, p, outputs, dtype=torch.float64)
+        yy = torch.zeros(groups, outputs, dtype=torch.float64)
+        count = torch.zeros(groups, dtype=torch.float64)
+        for x, extra, target in samples:
+            rows, goal = self._rows(x, extra), target.flatten(2).transpose(1, 2)
+            for group in range(groups):
+                a = rows[:, flat == group].flatten(0, 1)
+                b = goal[:, flat == group].flatten(0, 1)
+                xx[group] += (a.T @ a).double().cpu()
+                xy[group] += (a.T @ b).double().cpu()
+                yy[group] += b.double().square().sum(0).cpu()
+                count[group] += len(a)
+        used = self._used(int(count.sum()))
+        few = count < ENOUGH * len(used)
+        for sums in (xx, xy, yy, count):
+            sums[few] = sums.sum(0).expand_as(sums[few]).clone()
+        self.weight.zero_()
+        for group in range(groups):
+            a, b = xx[group][used][:, used], xy[group][used]
+            shrink = ridge * a.diagonal()[:-1].mean() * torch.eye(len(used), dtype=torch.float64)
+            shrink[-1, -1] = 0  # the constant is not shrunk
+            w = torch.linalg.solve(a + shrink, b)
+            rest = yy[group] - 2 * (w * b).sum(0) + (w * (a @ w)).sum(0)
+            self.weight[group, :, used] = w.T.float().to(self.weight.device)
+            self.std[group] = (rest / (count[group] - len(used))).clamp(min=1e-12).sqrt().float()
+
+    def _used(self, samples: int) -> Tensor:
+        """Numbers of the predictors that so many samples can bear."""
+        inputs, around = self.inputs, 3 ** len(self.boundaries)
+        if samples >= ENOUGH * self.predictors:
+            return torch.arange(self.predictors)
+        first = around // 2 * inputs
+        used = torch.cat(
+            [
+                torch.arange(first, first + inputs),
+                torch.arange(around * inputs, self.predictors),
+            ]
+        )
+        if samples <= len(used):
+            raise ValueError(
+                f"a linear map with {len(used)} predictors needs more samples than {samples}"
+            )
+        return used
