@@ -1,11 +1,15 @@
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciladm.conventions import UserError
 from sciladm.data.climatology import basis
+from sciladm.data.fields import Fields
+from sciladm.data.frames import Frames
 from sciladm.data.normalise import Normaliser
+from sciladm.data.splits import Splits
 
 AREA = np.random.default_rng(9).random((2, 3))
 AREA /= AREA.sum()
@@ -160,6 +164,27 @@ def test_no_leak():
     assert all(a[k].tobytes() == b[k].tobytes() for k in a)
     noise[training[3]] += 1  # the control: a training value does count
     assert fit(times[training], noise[training]).std[0] != a["std"][0]
+
+
+def test_no_leak_from_a_data_set():
+    times, values = series(4)
+    dims = ("time", "latitude", "longitude")
+    coords = {"time": times, "latitude": [0.0, 1.0], "longitude": [0.0, 1.0, 2.0]}
+    ds = xr.Dataset({"a": (dims, values[:, 0]), "b": (dims, values[:, 1])}, coords)
+    rule = {"test": {"every": "90d", "first": "3d", "length": "10d"},
+            "validation": {"every": "90d", "first": "40d", "length": "10d"},
+            "train": "rest", "gap": "2d"}  # fmt: skip
+    splits = Splits.resolve(rule, times)
+    training = splits.mask("train", times)
+    noise = np.random.default_rng(6).normal(0, 1e4, ds.a.shape)
+    planted = ds.where(xr.DataArray(training, dims="time"), xr.DataArray(noise, dims=dims))
+    states = []
+    for data in (ds, planted.astype("f4")):
+        frames = Frames(data, Fields.from_dataset(data, {"a": None, "b": None}))
+        index = np.flatnonzero(training)
+        fitted = Normaliser.fit(times[index], frames.blocks(index), ["a", "b"], AREA, DAY)
+        states.append(fitted.state())
+    assert all(states[0][k].tobytes() == states[1][k].tobytes() for k in states[0])
 
 
 def test_state_round_trip():

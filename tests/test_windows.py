@@ -80,7 +80,7 @@ def test_dates():
     year = 365 * 86_400_000_000
     assert spell("1970", "noleap") == (0, year)
     assert spell("1970-12", "noleap")[1] == year
-    assert spell("1970-01-01T06:30", "standard")[0] == 6.5 * 3600e6
+    assert spell("1970-01-01T06:30:00.000Z", "standard")[0] == 6.5 * 3600e6
     with pytest.raises(UserError, match="no such date in the 360_day"):
         spell("2000-01-31", "360_day")
     with pytest.raises(UserError, match="not a date"):
@@ -221,14 +221,27 @@ def test_init_by_date():
         ("2002-01-03/2002-01-04/12", "not a duration"),
         ("tests:0", "not a date"),
         ("test:x", "test:NUMBER"),
-        ("test:0:2000", "ask for fewer"),
-        ("test:5000", "ask for fewer"),
-        ("test:0:0", "ask for fewer"),
+        ("test:5000", "shorter lead may do"),
+        ("test:0:0", "shorter lead may do"),
     ],
 )
 def test_bad_init(text, message):
     with pytest.raises(UserError, match=message):
         init(text)
+
+
+def test_fewer_than_asked_for_are_said(caplog):
+    assert len(init("test:0:2000")) == 1440 and "1440 initial times are all" in caplog.text
+
+
+def test_shares():
+    for times in (TIMES, np.array([cftime.DatetimeNoLeap(101, 1, d) for d in range(1, 21)])):
+        splits = Splits.resolve(Splits.shares(times), times)
+        parts_ = [splits.indices(name, times) for name in ("train", "validation", "test")]
+        assert np.array_equal(np.concatenate(parts_), np.arange(len(times)))
+        assert len(parts_[0]) == round(0.7 * len(times))
+    with pytest.raises(UserError, match="too few"):
+        Splits.shares(TIMES[:2])
 
 
 def test_lead_longer_than_the_split():

@@ -86,12 +86,12 @@ class Fields:
         for name, levels in variables.items():
             channels += channels_of(get(ds, name), levels, (meta or {}).get(name, Variable()))
         coordinates = {}
-        for name, other in ds.coords.items():
-            if name in (*names, "level"):
-                coordinates[str(name)] = _coordinate(other)
+        for label, other in ds.coords.items():
+            if label in (*names, "level"):
+                coordinates[str(label)] = _coordinate(other)
             elif other.dims and set(other.dims) <= set(names) and other.dtype.kind in "fiu":
                 whole = {"dims": list(other.dims), "data": other.values.tolist()}
-                coordinates[str(name)] = _coordinate(other) | whole
+                coordinates[str(label)] = _coordinate(other) | whole
         attributes = {name: plain(ds[name].attrs) for name in variables}
         fields = cls(tuple(channels), grid, (), np.zeros((0, *grid.shape), np.float32),
                      attributes, coordinates, dict(dims or {}))  # fmt: skip

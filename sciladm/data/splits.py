@@ -12,6 +12,7 @@ from sciladm.data.times import Times, calendar_of, spell, ticks
 
 Ints = NDArray[np.int64]
 Ranges = tuple[tuple[int, int], ...]
+Rule = dict[str, Any]
 _DAY = 86_400_000_000
 
 
@@ -46,6 +47,19 @@ class Splits:
         splits = cls({name: ranges[name] for name in rule})
         splits._check(times)
         return splits
+
+    @staticmethod
+    def shares(times: Times, shares: tuple[float, float, float] = (0.7, 0.15, 0.15)) -> Rule:
+        """A rule for data that come with none: the first part, the middle and the last in time."""
+        ends = np.round(np.cumsum([0.0, *shares]) / sum(shares) * len(times)).astype(int)
+        if (np.diff(ends) < 1).any():
+            raise UserError(f"{len(times)} times are too few to be split three ways")
+        text = [str(t) if times.dtype.kind == "M" else t.isoformat() for t in times]
+        names = ("train", "validation", "test")
+        return {
+            name: [[text[first], text[end - 1]]]
+            for name, first, end in zip(names, ends[:-1], ends[1:], strict=True)
+        }
 
     def _check(self, times: Times) -> None:
         """No time in two splits; no split without times."""

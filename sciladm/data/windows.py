@@ -1,5 +1,6 @@
 """Which times make a window, in which order windows are trained on, what --init means."""
 
+import logging
 from functools import lru_cache
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from sciladm.data.splits import Splits as Splits
 from sciladm.data.splits import duration_ticks, range_of
 from sciladm.data.times import Times, calendar_of, spaced, spell, ticks
 
+log = logging.getLogger(__name__)
 Ints = NDArray[np.int64]
 NO_TIME = np.timedelta64(0, "ns")
 
@@ -85,8 +87,8 @@ def resolve_init(
 
     ``"2020-01-01T00,2020-02-01T00"``: these. ``"START/STOP/STEP"``: from, to and with, every.
     ``"test:K"``: the K-th initial time of that split whose forecast can be verified in it;
-    ``"test:K:N"``: N of them spread evenly from the K-th on. None: ``"test:0:48"``. Each
-    needs ``past`` before it without a gap.
+    ``"test:K:N"``: N of them (or all there are) spread evenly from the K-th on. None:
+    ``"test:0:48"``. Each needs ``past`` before it without a gap.
     """
     text = text or "test:0:48"
     if match := text.split(":") if text.split(":")[0] in splits.ranges else None:
@@ -138,10 +140,13 @@ def _of_split(
     usable: Ints = now[whole & same]
     first, count = int(words[1]) if len(words) > 1 else 0, int(words[2]) if len(words) > 2 else 1
     usable = usable[first:]
-    if len(usable) < count or not count:
+    if not len(usable) or not count:
         raise UserError(
-            f"--init {text}: from number {first} on {len(usable)} initial times can be forecast "
-            f"{format_duration(lead)} ahead within {words[0]}; ask for fewer or a shorter lead"
+            f"--init {text}: from number {first} on no initial time can be forecast "
+            f"{format_duration(lead)} ahead within {words[0]}; a shorter lead may do"
         )
+    if len(usable) < count:
+        log.warning("--init %s: %d initial times are all there are", text, len(usable))
+        count = len(usable)
     spread = np.linspace(0, len(usable) - 1, count).round().astype(np.int64)
     return np.asarray(usable[spread])
