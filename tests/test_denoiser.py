@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from sciladm.diffusion.denoiser import Denoiser
-from sciladm.nn.linear import LocalLinear
 from sciladm.diffusion.sampler import Multistep
+from sciladm.nn.linear import LocalLinear
 from sciladm.nn.unet import UNet
 
 BOUNDARIES = ("pole", "periodic")
@@ -28,7 +28,7 @@ def linear_world(n, seed, noise=0.3):
 def test_linear_forecast_finds_the_truth():
     past, forcing, target, exact = linear_world(600, 0)
     base = LocalLinear(3, 2, ROWS, BOUNDARIES, 1)
-    base.fit((past[i::6], forcing[i::6], target[i::6]) for i in range(6))
+    base.fit(((past[i::6], forcing[i::6], target[i::6]) for i in range(6)), ridge=1e-6)
     assert (base.weight - exact.weight).abs().max() < 0.03
     mean, std = base(past, forcing), base.left()
     assert std.shape == (2, 4, 6) and (std - 0.3).abs().max() < 0.02
@@ -47,6 +47,24 @@ def test_linear_forecast_neighbours_are_where_they_should_be():
         for a in range(4):
             for b in range(6):
                 assert mean[0, 0, a, b] == field[0, 0, min(max(a + i, 0), 3), (b + j) % 6]
+
+
+def test_ridge_is_noise_that_the_map_bears():
+    """On redundant channels: the same map as from noisy inputs, and it damps errors."""
+    past, forcing, target, _ = linear_world(3000, 2)
+    past[:, 1] = past[:, 0] + 0.05 * past[:, 1]
+    target = target + 20 * (past[:, 1:2] - past[:, :1])
+    maps = [LocalLinear(3, 2, ROWS, BOUNDARIES, 1) for _ in range(3)]
+    noisy = past + 0.02**0.5 * torch.randn(past.shape, generator=torch.Generator().manual_seed(3))
+    maps[0].fit([(past, forcing, target)])
+    maps[1].fit([(noisy, forcing, target)], ridge=1e-9)
+    maps[2].fit([(past, forcing, target)], ridge=1e-4)
+    apart = [(m.weight - maps[1].weight).abs().max() for m in maps]
+    assert apart[0] < 0.2 < 5 < apart[2], apart
+    error = torch.randn(500, 3, 4, 6, generator=torch.Generator().manual_seed(4))
+    nothing = torch.zeros(500, 1, 4, 6)
+    gain = [float((m(error, nothing) - m(0 * error, nothing)).std()) for m in maps]
+    assert gain[0] < 4 and gain[2] > 8, gain
 
 
 def test_linear_forecast_leaves_out_neighbours_where_samples_are_few():
@@ -130,7 +148,7 @@ def test_forecast_of_a_linear_world_is_calibrated():
     """Closed-form base + exact denoiser + sampler = the true predictive distribution."""
     past, forcing, target, exact = linear_world(600, 0)
     model = make(Exact(1.0))
-    model.base.fit([(past, forcing, target)])
+    model.base.fit([(past, forcing, target)], ridge=1e-6)
     past, forcing, target, _ = linear_world(500, 9)
     context = model.context(past, forcing, torch.zeros(1, 4, 6))
     noise = torch.randn(500, 2, 4, 6, generator=torch.Generator().manual_seed(4))

@@ -69,12 +69,14 @@ class LocalLinear(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, samples: Iterable[tuple[Tensor, Tensor | None, Tensor]], ridge: float = 1e-4
+        self, samples: Iterable[tuple[Tensor, Tensor | None, Tensor]], ridge: float = 0.02
     ) -> None:
         """Ridge least squares over batches of (x, extra, target); sums in float64.
 
         ridge: added to the predictors' mean squares, as a share of their average: the variance
-        of noise that the map is to bear. A group with fewer than 4 samples per predictor takes
+        of noise that the map is to bear. Fields are redundant: with 1e-4 a one-day forecast of
+        weather gains 3 % and, fed its own draws, multiplies their errors by 3.6 a step; with 0.02
+        it damps them. A group with fewer than 4 samples per predictor takes
         the map of all cells together; where even those are fewer, neighbours are left out.
         ValueError where there are fewer samples than the predictors that then remain.
         """
