@@ -4,7 +4,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sciladm.conventions import UserError
+from sciladm.conventions import UserError, parse_duration
 from sciladm.data.climatology import basis
 from sciladm.data.fields import Fields
 from sciladm.data.frames import Frames
@@ -75,6 +75,17 @@ def test_increments():
     first, second = np.array(pairs).T
     expected = np.sqrt((((z[second] - z[first]) ** 2).mean(0) * AREA).sum((-1, -2)))
     assert np.allclose(normaliser.increment_std, expected, rtol=1e-4)
+
+
+def test_monthly_increments():
+    times = np.arange("2001-01", "2011-01", dtype="M8[M]").astype("M8[ns]")
+    values = np.random.default_rng(0).normal(size=(120, 1, 2, 3)).astype("f4")
+    month = parse_duration("1mo")
+    normaliser = Normaliser.fit(times, cut(times, values), ["a"], AREA, month)
+    z = normaliser.normalise(values, times)
+    expected = np.sqrt((((z[1:] - z[:-1]) ** 2).mean(0) * AREA).sum((-1, -2)))
+    assert np.allclose(normaliser.increment_std, expected, rtol=1e-4)
+    assert normaliser.coefficients.shape[:2] == (1, 5)
 
 
 def test_standardised():
@@ -204,6 +215,8 @@ def test_refusals():
     empty[:, 0] = np.nan
     with pytest.raises(UserError, match="channel0: not one value"):
         fit(times, empty)
+    with pytest.raises(UserError, match=r"set window\.step to a multiple of 2d"):
+        fit(times[::4], values[::4])
     with pytest.raises(UserError, match="no times"):
         Normaliser.fit(times[:0], [], ["a"], AREA, DAY)
     with pytest.raises(TypeError, match="twice"):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from sciladm.conventions import UserError
 from sciladm.data.splits import Splits
-from sciladm.data.times import parts, spaced, spell, ticks
-from sciladm.data.windows import batch_indices, resolve_init, stride, window_starts
+from sciladm.data.times import parts, spaced, spell, stride, ticks
+from sciladm.data.windows import batch_indices, resolve_init, window_starts
 
 HOUR = np.timedelta64(1, "h")
 DAY = np.timedelta64(1, "D")

@@ -31,7 +31,7 @@ def design(times: Times) -> tuple[Ints, int]:
     """What the training times carry: slots of the day (ticks after midnight), basis functions.
 
     Two annual harmonics where all months occur, over 18 months or more; one slot per hour of the
-    day that occurs, where each has samples enough, else one for all.
+    day where there are several a day and samples enough for each, else one for all.
     """
     if not times.size:
         raise UserError("the training split has no times")
@@ -39,7 +39,8 @@ def design(times: Times) -> tuple[Ints, int]:
     seasons = np.unique(parts(times)[1]).size == 12 and np.ptp(t) >= 1.5 * 365 * _DAY
     size = _HARMONICS if seasons else 1
     slots, counts = np.unique(t % _DAY, return_counts=True)
-    if len(slots) > 24 or counts.min() < 4 * size:
+    slow = t.size < 2 or np.diff(t).min() >= _DAY
+    if slow or len(slots) > 24 or counts.min() < 4 * size:
         slots = np.zeros(1, dtype=np.int64)
     return slots, size
 

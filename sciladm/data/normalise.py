@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from sciladm.conventions import UserError
 from sciladm.data.climatology import LeastSquares, basis, design, slot_of
-from sciladm.data.times import Times, parts, ticks
+from sciladm.data.times import Times, parts, spaced, stride, ticks
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Blocks = Iterable[tuple[Times, Array]]
 """(times (n,), values (n, channel, *space)) in the order of time; gone through twice."""
 
@@ -68,9 +69,8 @@ class Normaliser:
         assert sums is not None, "times without blocks"
         coefficients, valid = sums.solve()
         unscaled = cls(slots, coefficients, np.ones(len(names)), np.ones(len(names)), valid)
-        std, increment = _spread(
-            blocks, unscaled, names, area, int(step / np.timedelta64(1, "us"))
-        )
+        place = (ticks(times), spaced(times)[0], stride(times, step))
+        std, increment = _spread(blocks, unscaled, names, area, place)
         return cls(slots, coefficients, std, increment, valid)
 
     def centre(self, times: Times) -> Array:
@@ -111,9 +111,17 @@ class Normaliser:
 
 
 def _spread(
-    blocks: Blocks, unscaled: Normaliser, names: Sequence[str], area: Floats, step: int
+    blocks: Blocks,
+    unscaled: Normaliser,
+    names: Sequence[str],
+    area: Floats,
+    place: tuple[Ints, Ints, int],
 ) -> tuple[Floats, Floats]:
-    """Area- and season-mean standard deviation of anomalies; rms of their normalised change."""
+    """Area- and season-mean standard deviation of anomalies; rms of their normalised change.
+
+    ``place``: ticks of all training times, their positions in steps, steps of a change.
+    """
+    known, position, step = place
     shape = unscaled.valid.shape
     squares, counts = np.zeros((4, *shape)), np.zeros((4, *shape))
     change, pairs = np.zeros(shape), np.zeros(shape)
@@ -123,7 +131,7 @@ def _spread(
         season = parts(times)[1] % 12 // 3
         for s in np.unique(season):
             _add_squares(anomaly[season == s], squares[s], counts[s])
-        t = np.concatenate([tail_t, ticks(times)])
+        t = np.concatenate([tail_t, position[np.searchsorted(known, ticks(times))]])
         joined = np.concatenate([tail, anomaly])
         at = np.searchsorted(t, t + step)
         first = np.flatnonzero((at < len(t)) & (t[np.minimum(at, len(t) - 1)] == t + step))
@@ -145,6 +153,8 @@ def _spread(
                 f"{name}: constant over the training split; leave it out of `variables`"
             )
     axes = tuple(range(1, change.ndim))
+    if not pairs.any(axis=axes).all():
+        raise UserError("no two training states lie one step of the window apart: see window.step")
     mean = (change * area).sum(axis=axes) / np.maximum((pairs * area).sum(axis=axes), 1e-300)
     return std, np.sqrt(mean) / std
 

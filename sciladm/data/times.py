@@ -11,7 +11,7 @@ import cftime  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-from sciladm.conventions import UserError, format_duration
+from sciladm.conventions import UserError, format_duration, parse_duration
 
 Times = NDArray[Any]
 """(n,) datetime64[ns], or objects of cftime."""
@@ -115,6 +115,21 @@ def _months(times: Times) -> tuple[Ints, np.timedelta64] | None:
         return None
     unit = int(np.gcd.reduce(apart))
     return (number - number[0]) // unit, _MONTH * unit
+
+
+def stride(times: Times, step: str | np.timedelta64) -> int:
+    """How many of the data's own steps make one ``step``; UserError if that is not whole."""
+    _, own = spaced(times)
+    wanted = parse_duration(step) if isinstance(step, str) else step
+    if own == np.timedelta64(0):
+        raise UserError("the data have a single time: nothing can be forecast from them")
+    count = wanted / own
+    if count < 1 or count != round(count):
+        raise UserError(
+            f"a step of {format_duration(wanted)} is not a whole number of the data's own, "
+            f"{format_duration(own)}; set window.step to a multiple of {format_duration(own)}"
+        )
+    return round(count)
 
 
 def spell(text: str, calendar: str) -> tuple[int, int]:

@@ -7,10 +7,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sciladm.conventions import UserError, format_duration, parse_duration
+from sciladm.conventions import UserError, format_duration
 from sciladm.data.splits import Splits as Splits
 from sciladm.data.splits import duration_ticks, range_of
 from sciladm.data.times import Times, calendar_of, spaced, spell, ticks
+from sciladm.data.times import stride as stride
 
 log = logging.getLogger(__name__)
 Ints = NDArray[np.int64]
@@ -23,21 +24,6 @@ class Window(Protocol):
     past: int
     future: int
     step: str
-
-
-def stride(times: Times, step: str | np.timedelta64) -> int:
-    """How many of the data's own steps make one ``step``; UserError if that is not whole."""
-    _, own = spaced(times)
-    wanted = parse_duration(step) if isinstance(step, str) else step
-    if own == np.timedelta64(0):
-        raise UserError("the data have a single time: nothing can be forecast from them")
-    count = wanted / own
-    if count < 1 or count != round(count):
-        raise UserError(
-            f"a step of {format_duration(wanted)} is not a whole number of the data's own, "
-            f"{format_duration(own)}; set window.step to a multiple of {format_duration(own)}"
-        )
-    return round(count)
 
 
 def window_starts(times: Times, window: Window, ranges: tuple[tuple[int, int], ...]) -> Ints:
