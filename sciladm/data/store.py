@@ -59,6 +59,7 @@ def fingerprint(ds: xr.Dataset) -> str:
     Nothing of it depends on where or how the data lie.
     """
     digest = hashlib.sha256()
+    times = {dim for dim, ours in roles(ds).names.items() if ours in ("time", "init_time")}
     for name in sorted(map(str, ds.variables)):
         variable = ds[name]
         digest.update(
@@ -66,8 +67,8 @@ def fingerprint(ds: xr.Dataset) -> str:
         )
         dims = sorted(map(str, variable.dims))
         ends = variable.transpose(*dims)
-        if name not in ds.coords and "time" in dims:
-            ends = ends.isel(time=[0, -1])
+        if name not in ds.coords:
+            ends = ends.isel({dim: [0, -1] for dim in times & set(dims)})
         values = read(ends)
         plain = values.astype(str) if values.dtype.kind == "O" else values
         digest.update(np.ascontiguousarray(plain).tobytes())
