@@ -18,6 +18,7 @@ import xarray as xr
 import zarr
 
 from sciladm.conventions import UserError
+from sciladm.data import web
 from sciladm.data.catalog import Wanted, open_card
 from sciladm.data.remote import fetch, is_complete
 from sciladm.data.store import open_store
@@ -233,6 +234,16 @@ def test_out_of_reach(tmp_path):
     for url in ("http://127.0.0.1:9/x.zarr", "http://no-such-host.invalid/x.zarr"):
         with pytest.raises(UnreachableError):
             fetch(Request(url, VARIABLES, [], SPLITS), tmp_path / "copy", {}, None, HASTE)
+
+
+def test_out_of_reach_after_a_start_is_an_error():
+    async def ask():
+        async with web.Server("http://127.0.0.1:9/x.zarr", HASTE) as connection:
+            connection.reached = True
+            await connection.get(".zmetadata")
+
+    with pytest.raises(UserError, match="given up after 4 tries"):
+        asyncio.run(ask())
 
 
 def card(tmp_path, url):

@@ -135,7 +135,6 @@ def _spread(
         joined = np.concatenate([tail, anomaly])
         at = np.searchsorted(t, t + step)
         first = np.flatnonzero((at < len(t)) & (t[np.minimum(at, len(t) - 1)] == t + step))
-        first = first[at[first] >= len(tail_t)]
         _add_squares(joined[at[first]] - joined[first], change, pairs)
         keep = t > t[-1] - step
         tail_t, tail = t[keep], joined[keep]
