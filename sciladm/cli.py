@@ -11,11 +11,12 @@ import functools
 import importlib
 import importlib.util
 import logging
+import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -190,17 +191,7 @@ def parse_settings(settings: Sequence[str] | None) -> dict[str, Any]:
     return changes
 
 
-def apply_settings(recipe: recipes.Recipe, changes: Mapping[str, Any]) -> recipes.Recipe:
-    """The recipe of a trained run with ``changes``; only what training did not depend on."""
-    for key in changes:
-        if key.split(".")[0] not in recipes.AFTER_TRAINING:
-            allowed = ", ".join(f"{section}.*" for section in recipes.AFTER_TRAINING)
-            raise UserError(
-                f"--set {key}: this run is trained; only {allowed} can change now. "
-                "To train another, give it its own recipe and run folder"
-            )
-    tree = recipe.model_dump(by_alias=True, mode="json", exclude_none=True)
-    return recipes.parse(tree, dict(changes), "--set")
+apply_settings = recipes.after_training
 
 
 def parse_lead(text: str, step: np.timedelta64) -> np.ndarray:
@@ -232,6 +223,13 @@ def parse_batch(text: str) -> int | None:
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise UserError(f"--batch {text}: write a number of members, at least 1, or auto")
+
+
+def workers(batch: int | None = None, micro_batch: int = 1) -> int:
+    """How many micro-batches are drawn at once: those of ``batch`` members, else one per core."""
+    if batch is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    return -(-batch // micro_batch)
 
 
 def device(name: str) -> "torch.device":

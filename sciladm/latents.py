@@ -63,4 +63,5 @@ def encode_once(
 
 def open_latents(path: Path) -> xr.Dataset:
     """The latents as a Dataset, lazily."""
-    return xr.open_zarr(path, consolidated=False)
+    opened: xr.Dataset = xr.open_zarr(path, consolidated=False)
+    return opened

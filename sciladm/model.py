@@ -19,7 +19,7 @@ from torch import Tensor
 from sciladm import recipe as recipes
 from sciladm.autoencoder.patch import PatchAutoencoder
 from sciladm.autoencoder.residual import ResidualCovariance
-from sciladm.conventions import UserError
+from sciladm.conventions import UserError, parse_duration
 from sciladm.data.fields import Fields
 from sciladm.data.normalise import Normaliser
 from sciladm.data.times import Times
@@ -51,6 +51,11 @@ class Model:
     normaliser: Normaliser
     facts: dict[str, Any] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def step(self) -> np.timedelta64:
+        """Time between frames."""
+        return parse_duration(self.recipe.window.step)
 
     @cached_property
     def grid(self) -> Grid:
@@ -110,7 +115,7 @@ class Model:
     def _loss_weight(self) -> Tensor:
         """What each latent number counts in training: its area and what it decodes to."""
         decoded = self.autoencoder.importance() ** self.recipe.denoiser.weighting
-        area = torch.from_numpy(self.grid.area).float().to(self.device)
+        area = torch.tensor(self.grid.area, dtype=torch.float32).to(self.device)
         weight = decoded.view(-1, *[1] * area.ndim) * area
         return weight.repeat(self.recipe.window.future, *[1] * area.ndim)
 
@@ -232,7 +237,10 @@ class Model:
 
     @classmethod
     def load(
-        cls, path: str | Path, device: torch.device | str = "cpu", changes: Any = None
+        cls,
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        changes: dict[str, Any] | None = None,
     ) -> "Model":
         """Open a trained run; ``changes`` are dotted keys of what may change after training."""
         path = Path(path)
@@ -243,7 +251,7 @@ class Model:
                     f"{path} is not a trained run: it {lacks}. "
                     "`python -m sciladm.train RECIPE` makes one, or finishes one that was stopped"
                 )
-        recipe = recipes.load(path / "recipe.yaml", changes)
+        recipe = recipes.after_training(recipes.load(path / "recipe.yaml"), changes or {})
         model = cls.start(path, recipe, torch.device(device))
         model.load_part(AUTOENCODER, autoencoder=model.autoencoder, residual=model.residual)
         model.load_part(DENOISER, denoiser=model.denoiser)

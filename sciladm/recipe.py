@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,6 +19,10 @@ AFTER_TRAINING = ("sampler", "output", "evaluation")
 """Sections that ``--set`` may still change once a run is trained."""
 
 Positive = Annotated[int, Field(gt=0)]
+Baseline = Literal[
+    "climatology", "persistence", "damped_persistence", "linear_inverse_model",
+    "dressed_regression",
+]  # fmt: skip
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -163,6 +167,9 @@ class Evaluation(Section):
     validation_inits: Positive = Field(
         default=24, description="free-running forecasts after training"
     )
+    baselines: list[Baseline] = Field(
+        default=list(get_args(Baseline)), description="what the model is held against"
+    )
     seed: int = Field(default=0, ge=0, description="of bootstrap, ties and sampled baselines")
 
 
@@ -186,10 +193,13 @@ class Recipe(Section):
     output: Output = Output()
     evaluation: Evaluation = Evaluation()
 
+    def tree(self) -> dict[str, Any]:
+        """The resolved recipe as plain values."""
+        return self.model_dump(by_alias=True, mode="json", exclude_none=True)
+
     def text(self) -> str:
         """The resolved recipe as YAML."""
-        tree = self.model_dump(by_alias=True, mode="json", exclude_none=True)
-        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=99)
+        return yaml.safe_dump(self.tree(), sort_keys=False, allow_unicode=True, width=99)
 
     def fingerprint(self) -> str:
         """Hash of what decides the weights: all but the sections that may change afterwards."""
@@ -244,6 +254,18 @@ def load(path: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text: {error}") from None
     return parse(read_yaml(text, str(path)), changes or {}, str(path))
+
+
+def after_training(trained: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe of a trained run with ``changes``: only what training did not depend on."""
+    for key in changes:
+        if key.split(".")[0] not in AFTER_TRAINING:
+            allowed = ", ".join(f"{section}.*" for section in AFTER_TRAINING)
+            raise UserError(
+                f"--set {key}: this run is trained; only {allowed} can change now. "
+                "To train another, give it its own recipe and run folder"
+            )
+    return parse(trained.tree(), changes, "--set")
 
 
 def parse(tree: Any, changes: dict[str, Any], where: str) -> Recipe:

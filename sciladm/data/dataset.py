@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciladm.conventions import UserError, rename_in
-from sciladm.data.catalog import Wanted, open_card
+from sciladm.data.catalog import open_card
 from sciladm.data.fields import Fields
 from sciladm.data.frames import Frames
 from sciladm.data.guess import guess
 from sciladm.data.remote import Progress
+from sciladm.data.sources import Wanted
 from sciladm.data.splits import Splits
 from sciladm.data.store import fingerprint, open_store
 from sciladm.data.windows import stride

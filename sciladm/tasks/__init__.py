@@ -1,0 +1,1 @@
+"""What a run is used for: each task builds a question and shapes the answer."""

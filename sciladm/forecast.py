@@ -1,0 +1,62 @@
+"""Draw an ensemble forecast from a run and write it to zarr."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sciladm import cli
+
+
+def forecast(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
+    out: Annotated[Path, typer.Option(help="Store to write.")],
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Initial times: A,B,C or START/STOP/STEP or test:FIRST:COUNT; "
+            "absent: the recipe's."
+        ),
+    ] = None,
+    lead: Annotated[
+        str | None, typer.Option(help="Last lead time: 5d, 36h, 1step; absent: the recipe's.")
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option(min=1, help="Ensemble size; absent: the recipe's.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Other files or stores to start from.")
+    ] = None,
+    settings: cli.SetOption = None,
+    device: cli.DeviceOption = "auto",
+    seed: cli.SeedOption = None,
+    batch: cli.BatchOption = "auto",
+    overwrite: cli.OverwriteOption = False,
+    quiet: cli.QuietOption = False,
+) -> None:
+    """Write an ensemble forecast of RUN to a zarr store; the same command resumes it."""
+    screen = cli.Screen(quiet)
+    where, size = cli.device(device), cli.parse_batch(batch)
+    changes = cli.parse_settings(settings)
+
+    from sciladm.tasks.run import open_run
+    from sciladm.tasks.write import Request, write_forecast
+
+    model, opened = open_run(run, where, changes, data, screen)
+    settled = model.recipe.evaluation
+    request = Request(
+        out=out,
+        init=init or settled.init,
+        leads=cli.parse_lead(lead or settled.lead, model.step),
+        members=members or settled.members,
+        seed=settled.seed if seed is None else seed,
+        workers=cli.workers(size, model.recipe.micro_batch),
+        overwrite=overwrite,
+    )
+    write_forecast(model, opened, request, screen)
+    screen.say(f"next: python -m sciladm.evaluate {out} --out report/")
+
+
+main = cli.door(forecast)
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What a training run will read, compute and write, and how long that takes on this machine."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sciladm.data.dataset import DataSet
+from sciladm.data.normalise import Normaliser
+from sciladm.data.windows import window_starts
+from sciladm.model import AUTOENCODER, DENOISER, STATISTICS, Model
+from sciladm.recipe import Recipe
+from sciladm.tasks.fit import LATENTS, parts
+
+
+def tell(recipe: Recipe, data: DataSet, path: Path, device: torch.device) -> str:
+    """A few lines for people, from one block read and one step of each network tried here."""
+    train = data.indices("train")
+    counts = {name: len(data.indices(name)) for name in data.splits.ranges}
+    frames, channels = data.frames, len(data.fields.channels)
+    windows = window_starts(frames.times, recipe.window, data.splits["train"])
+    # The statistics do not matter for how long a step takes.
+    model = Model(path, recipe, data.fields, _blank(data), device=device)
+    block = train[:64]
+    reading = _seconds(lambda: frames.read(block)) / len(block)
+    denoiser = _step(model) * recipe.denoiser.steps
+    encoder = _autoencoder_step(model) * recipe.autoencoder.steps
+    done = {STATISTICS: 2, AUTOENCODER: 0.5, LATENTS: 1}
+    passes = sum(n for name, n in done.items() if not (path / name).exists())
+    left = passes * reading * len(train)
+    left += 0.0 if (path / AUTOENCODER).exists() else encoder
+    left += 0.0 if (path / DENOISER).exists() else denoiser
+    latent = model.autoencoder.basis.shape[1] * int(np.prod(model.grid.shape))
+    size = channels * int(np.prod(data.fields.grid.shape))
+    weights = sum(p.numel() for p in model.denoiser.parameters())
+    state = "goes on with" if path.exists() else "makes"
+    why = "".join(f"  {line}\n" for line in data.why)
+    return (
+        f"{data.title} (source: {data.source})\n{why}"
+        f"reads {', '.join(f'{n} {name}' for name, n in counts.items() if name != 'test')} states "
+        f"of {channels} channels on {' × '.join(map(str, data.fields.grid.shape))} cells; "
+        f"{len(windows)} windows\n"
+        f"computes {size} → {latent} numbers a state (compression {size / latent:.1f}), "
+        f"a denoiser of {weights / 1e6:.2f} M weights for {recipe.denoiser.steps} steps of "
+        f"{recipe.denoiser.batch}\n"
+        f"{state} {path}, {4e-6 * latent * (counts['train'] + counts['validation']):.0f} MB, in "
+        f"about {_minutes(1.2 * left)} on this {device.type}, and scores on validation"
+    )
+
+
+def _blank(data: DataSet) -> Normaliser:
+    channels, space = len(data.fields.channels), data.fields.grid.shape
+    return Normaliser(
+        np.zeros(1, np.int64),
+        np.zeros((1, 1, channels, *space), np.float32),
+        np.ones(channels),
+        np.ones(channels),
+        np.ones((channels, *space), bool),
+    )
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    """Of the second time: the first one warms up."""
+    action()
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def _step(model: Model) -> float:
+    """Seconds of one step of the denoiser: a part of a batch, forwards and backwards."""
+    recipe, cells = model.recipe, model.grid.shape
+    size = -(-recipe.denoiser.batch // parts(model.device))
+    k, window = recipe.autoencoder.channels, recipe.window
+    past = torch.randn(size, window.past * k, *cells, device=model.device)
+    r = torch.randn(size, window.future * k, *cells, device=model.device)
+    times = np.repeat(np.datetime64("2001-01-01", "ns"), window.future)
+    forcings = model.forcings(times).expand(size, -1, *cells)
+
+    def step() -> None:
+        context = model.denoiser.context(past, forcings, model.latent_statics)
+        sigma = torch.ones(size, device=model.device)
+        model.denoiser.loss(r, context, sigma, r).backward()  # type: ignore[no-untyped-call]
+
+    return _on_one_thread(step)
+
+
+def _autoencoder_step(model: Model) -> float:
+    own = model.recipe.autoencoder
+    if not own.blocks or not own.steps:
+        return 0.0
+    size = -(-own.batch // parts(model.device))
+    x = torch.randn(
+        size, len(model.fields.channels), *model.fields.grid.shape, device=model.device
+    )
+    noise = torch.zeros(size, own.channels, *model.grid.shape, device=model.device)
+
+    def step() -> None:
+        model.autoencoder.loss(x, model.statics, noise).backward()  # type: ignore[no-untyped-call]
+
+    return _on_one_thread(step)
+
+
+def _on_one_thread(step: Callable[[], None]) -> float:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _seconds(step)
+    finally:
+        torch.set_num_threads(usual)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,214 @@
+"""From a recipe to a trained run: statistics, autoencoder, latents, denoiser; each step once.
+
+Every stage leaves one file that appears whole when it is done; running the same recipe again goes
+on where it stopped and ends in the same bytes.
+"""
+
+import hashlib
+import math
+import platform
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciladm import latents
+from sciladm.conventions import parse_duration
+from sciladm.data.dataset import DataSet
+from sciladm.data.normalise import Normaliser
+from sciladm.data.windows import batch_indices
+from sciladm.diffusion.noise import training_generator, training_sigma
+from sciladm.model import AUTOENCODER, DENOISER, STATISTICS, Model
+from sciladm.recipe import Recipe
+from sciladm.tasks.run import claim
+from sciladm.tasks.voice import Silent, Voice
+from sciladm.tasks.windows import Windows
+from sciladm.training.loop import Loop
+
+Report = Callable[..., None]
+LATENTS = "latents.zarr"
+SAMPLES = 1200
+"""States that the linear parts are fitted on, spread over the training split."""
+RIDGE = 0.02
+"""Of the linear forecast: less, and its roll-out grows without bound."""
+
+
+def fit(
+    recipe: Recipe,
+    data: DataSet,
+    path: Path,
+    device: torch.device | str = "cpu",
+    overwrite: bool = False,
+    voice: Voice | None = None,
+) -> Model:
+    """Train what is not trained yet of the run at ``path``; → the run."""
+    voice, device = voice or Silent(), torch.device(device)
+    claim(path, recipe, data, overwrite)
+    if not (path / STATISTICS).exists():
+        with voice.progress("statistics") as report:
+            _statistics(recipe, data, path, report)
+    model = Model.start(path, recipe, device)
+    if not (path / AUTOENCODER).exists():
+        with voice.progress("autoencoder") as report:
+            _autoencoder(model, data, report)
+    model.load_part(AUTOENCODER, autoencoder=model.autoencoder, residual=model.residual)
+    _encode(model, data, voice)
+    if not (path / DENOISER).exists():
+        with voice.progress("denoiser") as report:
+            _denoiser(model, data, report)
+    model.load_part(DENOISER, denoiser=model.denoiser)
+    weights = (path / AUTOENCODER).read_bytes() + (path / DENOISER).read_bytes()
+    model.save_facts(model_hash=hashlib.sha256(weights).hexdigest()[:16])
+    return model
+
+
+def parts(device: torch.device) -> int:
+    """Into how many parts a training batch falls: two threads on a CPU, whole on a GPU."""
+    return 2 if device.type == "cpu" else 1
+
+
+def provenance(data: DataSet, device: torch.device) -> dict[str, object]:
+    """What a run and its forecasts say of their origin."""
+    return {
+        "source": data.source,
+        "source_kind": data.kind,
+        "title": data.title,
+        "data_fingerprint": data.fingerprint,
+        "device": device.type,
+        "versions": {name: version(name) for name in ("sciladm", "torch", "numpy")},
+        "python": platform.python_version(),
+        "splits": {name: len(data.indices(name)) for name in data.splits.ranges},
+    }
+
+
+def _statistics(recipe: Recipe, data: DataSet, path: Path, report: Report) -> None:
+    train = data.indices("train")
+    fields = data.fields
+    normaliser = Normaliser.fit(
+        data.frames.times[train],
+        data.frames.blocks(train),
+        fields.names,
+        fields.grid.area,
+        parse_duration(recipe.window.step),
+        [channel.missing == "moving" for channel in fields.channels],
+    )
+    model = Model(path, recipe, fields, normaliser)
+    model.save_facts(**provenance(data, torch.device("cpu")))
+    model.save_statistics()
+
+
+def _stretches(model: Model, data: DataSet, split: str, count: int) -> list[Tensor]:
+    """Normalised anomalies of about ``count`` states of a split, a few days from all through it:
+    what follows in time is read together."""
+    numbers = data.indices(split)
+    pieces = np.array_split(numbers, max(1, len(numbers) // 64))
+    wanted = max(1, round(2 * count / 64))
+    chosen = np.unique(np.linspace(0, len(pieces) - 1, min(wanted, len(pieces))).astype(int))
+    thin = 2 if len(chosen) < len(pieces) else max(1, len(numbers) // count)
+    out = []
+    for piece in (pieces[i][::thin] for i in chosen):
+        times = data.frames.times[piece]
+        values = model.normaliser.normalise(data.frames.read(piece), times)
+        out.append(torch.from_numpy(values).to(model.device))
+    return out
+
+
+def _autoencoder(model: Model, data: DataSet, report: Report) -> None:
+    """The linear path in closed form, the networks by training, then what both lose."""
+    own, seed, auto = model.recipe.autoencoder, model.recipe.seed, model.autoencoder
+    states = _stretches(model, data, "train", SAMPLES)
+    report(0.1, "linear path")
+    auto.fit_linear(states, own.latent_noise)
+    if own.blocks and own.steps:
+        pool = torch.cat(states)
+        count = parts(model.device)
+
+        def step_loss(step: int, part: int) -> Tensor:
+            x = pool[batch_indices(len(pool), own.batch, seed, step)[part::count]]
+            generator = training_generator(seed, step, f"latent noise {part}")
+            shape = (len(x), own.channels, *model.grid.shape)
+            noise = own.latent_noise * torch.randn(shape, generator=generator)
+            return auto.loss(x, model.statics, noise.to(x.device))
+
+        loop = Loop(
+            auto, step_loss, model.path, "autoencoder", steps=own.steps, parts=count,
+            learning_rate=own.learning_rate, save_every=model.recipe.checkpoint_every,
+            progress=lambda step, loss: report(0.1 + 0.8 * step / own.steps, f"loss {loss:.4f}"),
+        )  # fmt: skip
+        auto.load_state_dict(loop.run(), strict=False)
+        auto.whiten(states, model.statics)
+    with torch.no_grad():
+        held = _stretches(model, data, "validation", SAMPLES // 2)
+        lost = [x - auto.decode(auto.encode(x, model.statics), model.statics) for x in held]
+        model.residual.fit(lost)
+    left = sum(float(r.square().sum()) for r in lost) / sum(float(x.square().sum()) for x in held)
+    model.save_facts(autoencoder_lost_variance=left)
+    model.save_part(AUTOENCODER, autoencoder=auto, residual=model.residual)
+
+
+def _encode(model: Model, data: DataSet, voice: Voice) -> None:
+    """Latents of training and validation; test stays unread."""
+    seen = np.sort(np.concatenate([data.indices("train"), data.indices("validation")]))
+    with voice.progress("latents") as report:
+        blocks = data.frames.blocks(seen)
+
+        def told() -> Iterator[latents.Block]:
+            for number, block in enumerate(blocks):
+                yield block
+                report((number + 1) * blocks.size / len(seen))
+
+        latents.encode_once(
+            model.path / LATENTS,
+            told(),
+            lambda values, times: model.encode(values, times).cpu().numpy(),
+            model.grid,
+            {"data_fingerprint": data.fingerprint, "recipe": model.recipe.fingerprint()},
+        )
+
+
+def _denoiser(model: Model, data: DataSet, report: Report) -> None:
+    """The linear forecast in closed form, the range of noise it leaves, then the network."""
+    own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
+    windows = Windows.of(model, data.splits, "train")
+    denoiser.base.fit(
+        ((past, forcings, future) for past, forcings, future in windows.spread(4 * SAMPLES)), RIDGE
+    )
+    count = parts(model.device)
+
+    def step_loss(step: int, part: int) -> Tensor:
+        share = slice(part, None, count)
+        batch = (x.to(model.device) for x in windows.batch(own.batch, seed, step, share))
+        past, forcings, future = batch
+        context = denoiser.context(past, forcings, model.latent_statics)
+        r = denoiser.departure(future, context)
+        generator = training_generator(seed, step, f"noise {part}")
+        noise = torch.randn(r.shape, generator=generator).to(r.device)
+        sigma = training_sigma(seed, step, own.batch, own.sigma_centre, own.sigma_spread)[share]
+        return denoiser.loss(r, context, sigma.to(r.device), noise)
+
+    model.save_facts(sigma_max=_sigma_max(model, windows))
+    loop = Loop(
+        denoiser, step_loss, model.path, "denoiser", steps=own.steps, parts=count,
+        learning_rate=own.learning_rate, ema_width=own.ema,
+        save_every=model.recipe.checkpoint_every,
+        progress=lambda step, loss: report(step / own.steps, f"loss {loss:.3f}"),
+    )  # fmt: skip
+    denoiser.load_state_dict(loop.run(), strict=False)
+    model.save_part(DENOISER, denoiser=denoiser)
+
+
+@torch.no_grad()
+def _sigma_max(model: Model, windows: Windows) -> float:
+    """30 √λ_max: from there on noise drowns the largest pattern of the departures."""
+    rows = []
+    for past, forcings, future in windows.spread(SAMPLES // 2):
+        context = model.denoiser.context(
+            past.to(model.device), forcings.to(model.device), model.latent_statics
+        )
+        rows.append(model.denoiser.departure(future.to(model.device), context).flatten(1).cpu())
+    r = torch.cat(rows)
+    largest = torch.linalg.eigvalsh((r @ r.T).double())[-1] / len(r)
+    return 30 * math.sqrt(float(largest))

@@ -1,0 +1,118 @@
+"""From known states to an ensemble of what follows: blocks of members, in order, anywhere.
+
+A block is one initial time × one micro-batch of members × all lead times. The network always sees
+a whole micro-batch, member m in slot m mod B, and runs on one thread, so that a member's bits do
+not depend on how many members, blocks or cores there are.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciladm.conventions import UserError, format_duration, parse_duration
+from sciladm.data.dataset import DataSet
+from sciladm.data.plan import Block
+from sciladm.data.times import Times, ticks
+from sciladm.data.windows import stride
+from sciladm.diffusion.noise import Key
+from sciladm.model import Model
+from sciladm.recipe import Recipe
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """An ensemble to be drawn: ``known(init)`` gives the latents (past, k, *cells) of the states
+    up to initial time number ``init``."""
+
+    model: Model
+    known: Callable[[int], Tensor]
+    init_times: Times
+    leads: NDArray[np.timedelta64]
+    seed: int
+
+    def states(self, block: Block) -> Array:
+        """Draw one block: (member, lead_time, channel, *space) in physical units."""
+        model, size = self.model, self.model.recipe.micro_batch
+        start = self.init_times[block.init]
+        past = self.known(block.init).expand(size, -1, -1, *model.grid.shape)
+        members = range(block.members.start, block.members.start + size)
+        future, out = model.recipe.window.future, []
+        for first in range(0, len(self.leads), future):
+            times = start + self.leads[first : first + future]
+            keys = [self._key(times[0], start, m) for m in members]
+            frames = model.sample(past, times, keys)
+            for number, time in enumerate(times):
+                own = [self._key(time, start, m) for m in members]
+                states = model.decode(frames[:, number], np.repeat(time, size), own)
+                out.append(states[: len(block.members)])
+            past = torch.cat([past, frames], dim=1)[:, -past.shape[1] :]
+        return np.stack(out, axis=1)
+
+    def _key(self, valid: np.datetime64, init: np.datetime64, member: int) -> Key:
+        valid_time, init_time = (int(ticks(np.array([t]))[0]) for t in (valid, init))
+        return Key(self.seed, valid_time, init_time, member)
+
+    def draw(self, blocks: Iterable[Block], workers: int) -> Iterator[tuple[Block, Array]]:
+        """The blocks in order, ``workers`` of them at a time, one thread each."""
+        model = self.model
+        _ = model.sampler, model.latent_statics, model.residual, model.denoiser
+        waiting: deque[tuple[Block, Future[Array]]] = deque()
+        with ThreadPoolExecutor(
+            workers, initializer=torch.set_num_threads, initargs=(1,)
+        ) as threads:
+            for block in blocks:
+                if len(waiting) == workers:
+                    ready, states = waiting.popleft()
+                    yield ready, states.result()
+                waiting.append((block, threads.submit(self.states, block)))
+            while waiting:
+                ready, states = waiting.popleft()
+                yield ready, states.result()
+
+
+def from_dataset(
+    model: Model, data: DataSet, init: NDArray[np.int64], leads: NDArray[np.timedelta64], seed: int
+) -> Forecast:
+    """Forecasts from the states ``init`` (numbers) of a data set; states are read when needed."""
+    times = data.frames.times
+    window = model.recipe.window
+    every = stride(times, window.step)
+    back = every * np.arange(window.past - 1, -1, -1)
+    short = init[init < back[0]]
+    if len(short):
+        raise UserError(
+            f"{times[short[0]]} has not the {window.past} states before it that the model needs"
+        )
+
+    def known(number: int) -> Tensor:
+        frames = init[number] - back
+        # One state at a time: a convolution's bits depend on the size of the batch.
+        return torch.cat(
+            [
+                model.encode(data.frames.read(frames[[i]]), times[frames[[i]]])
+                for i in range(len(frames))
+            ]
+        )
+
+    return Forecast(model, known, times[init], leads, seed)
+
+
+def whole_windows(recipe: Recipe, leads: NDArray[np.timedelta64]) -> NDArray[np.timedelta64]:
+    """``leads``, refused where they end within a window of several frames."""
+    future = recipe.window.future
+    if len(leads) % future:
+        step = parse_duration(recipe.window.step)
+        nearest = max(1, round(len(leads) / future)) * future * step
+        raise UserError(
+            f"this run draws {future} frames of {recipe.window.step} at once, and the lead has "
+            f"{len(leads)}; try {format_duration(nearest)}"
+        )
+    return leads

@@ -1,0 +1,83 @@
+"""The folder of a run: whose it is, and whether it may be gone on with."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sciladm import recipe as recipes
+from sciladm.conventions import UserError
+from sciladm.data.dataset import OWN, DataSet, open_dataset
+from sciladm.model import Model
+from sciladm.recipe import Recipe
+from sciladm.tasks.voice import Voice
+from sciladm.training.checkpoint import write_bytes
+
+RECIPE = "recipe.yaml"
+FACTS = "facts.json"
+
+
+def run_path(recipe: Recipe, data: DataSet) -> Path:
+    """Where a run lies unless it is told otherwise."""
+    return Path("runs") / f"{recipe.name}-{data.source}"
+
+
+def open_run(
+    path: Path,
+    device: torch.device,
+    changes: dict[str, Any],
+    data: list[str] | None,
+    voice: Voice,
+) -> tuple[Model, DataSet]:
+    """A trained run and the data it was trained on, or other ``data`` of the same kind."""
+    model = Model.load(path, device, changes)
+    recipe, source = model.recipe, model.facts["source"]
+    if data:
+        other = {"data.path": data, "data.card": None, "data.splits": None}
+        recipe, source = recipes.parse(recipe.tree(), other, "--data"), OWN
+    with voice.progress("data") as report:
+        return model, open_dataset(recipe, source, report, model.fields)
+
+
+def claim(path: Path, recipe: Recipe, data: DataSet, overwrite: bool) -> None:
+    """Make the folder of this recipe on these data, or find it and go on.
+
+    UserError if something else is there: another recipe, another source, no run at all. With
+    ``overwrite`` a run is replaced; a folder that is none is never touched.
+    """
+    if path.exists() and (path.is_file() or any(path.iterdir())):
+        if not (path / RECIPE).is_file():
+            raise UserError(f"{path} is there and is not a run; give another --run-dir")
+        if overwrite:
+            shutil.rmtree(path)
+        else:
+            _same(path, recipe, data)
+    path.mkdir(parents=True, exist_ok=True)
+    write_bytes(path / RECIPE, recipe.text().encode())
+
+
+def _same(path: Path, recipe: Recipe, data: DataSet) -> None:
+    there = recipes.load(path / RECIPE)
+    remedy = "train into another folder with --run-dir, or replace it with --overwrite"
+    if there.fingerprint() != recipe.fingerprint():
+        old, new = (r.model_dump(by_alias=True, mode="json") for r in (there, recipe))
+        raise UserError(
+            f"{path} holds a run of another recipe ({_difference(old, new)}): {remedy}"
+        )
+    facts = json.loads((path / FACTS).read_text()) if (path / FACTS).is_file() else None
+    if facts and facts["data_fingerprint"] != data.fingerprint:
+        raise UserError(
+            f"{path} was trained on other data ({facts['title']}, source {facts['source']}; "
+            f"now {data.title}, source {data.source}): {remedy}"
+        )
+
+
+def _difference(old: object, new: object, key: str = "") -> str:
+    """The first key in which two recipes differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            if old.get(name) != new.get(name):
+                return _difference(old.get(name), new.get(name), f"{key}.{name}".strip("."))
+    return f"{key} is {old!r} there, {new!r} now"

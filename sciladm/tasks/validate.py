@@ -1,0 +1,86 @@
+"""Free-running forecasts on the validation split, scored beside climatology, with pictures."""
+
+import numpy as np
+import pandas as pd
+
+from sciladm.baselines.climatology import Climatology
+from sciladm.baselines.series import Series
+from sciladm.conventions import parse_duration
+from sciladm.data.dataset import DataSet
+from sciladm.data.plan import ForecastPlan
+from sciladm.data.windows import resolve_init, stride
+from sciladm.metrics.regions import regions
+from sciladm.metrics.scorer import Scorer
+from sciladm.metrics.tables import score_table
+from sciladm.model import Model
+from sciladm.report.maps import MapPanel, draw_samples
+from sciladm.tasks.forecast import Forecast, from_dataset
+from sciladm.tasks.voice import Voice
+from sciladm.training.checkpoint import write_bytes
+
+FRAMES = 5
+"""Windows that a validation forecast runs freely."""
+
+
+def validate(model: Model, data: DataSet, workers: int, voice: Voice) -> pd.DataFrame:
+    """Scores of `model` and `climatology` on validation; also `validation.csv` and `samples/`."""
+    recipe = model.recipe
+    step = parse_duration(recipe.window.step)
+    leads = step * np.arange(1, recipe.window.future * FRAMES + 1)
+    back = step * (recipe.window.past - 1)
+    times = data.frames.times
+    usable = len(data.indices("validation")) // stride(times, recipe.window.step)
+    count = max(1, min(recipe.evaluation.validation_inits, usable // len(leads)))
+    init = resolve_init(f"validation:0:{count}", times, data.splits, leads[-1], back)
+    members = recipe.micro_batch
+    forecast = from_dataset(model, data, init, leads, recipe.evaluation.seed)
+    headline = recipe.evaluation.headline or data.fields.names
+    hours = (leads / np.timedelta64(1, "h")).tolist()
+    grid = data.fields.grid
+    scorer = Scorer(
+        data.fields.names, regions(grid), grid.area, model.normaliser.std, hours, headline
+    )
+    train = data.indices("train")
+    series = Series(times[train], lambda numbers: data.frames.read(train[numbers]))
+    climatology = Climatology.fit(series, members, recipe.evaluation.seed)
+    blocks = ForecastPlan(
+        data.fields.to_dataset(data.frames.read(init[:1])[0], (), {}), times[init], leads, members,
+        recipe.micro_batch,
+    ).blocks()  # fmt: skip
+    with voice.progress("validation") as report:
+        for number, (block, states) in enumerate(forecast.draw(blocks, workers)):
+            start = times[init[block.init]]
+            truth = data.frames.read(init[block.init] + _steps(data, leads))
+            usual = climatology.forecast(start, leads)
+            for lead in range(len(leads)):
+                scorer.add("model", start, lead, states[:, lead], truth[lead])
+                scorer.add("climatology", start, lead, usual[:, lead], truth[lead])
+            if number == 0:
+                _picture(model, forecast, states, truth)
+            report((number + 1) / len(blocks))
+    scores = score_table(scorer, resamples=0, seasons=False)
+    write_bytes(model.path / "validation.csv", scores.to_csv(index=False).encode())
+    return scores
+
+
+def _steps(data: DataSet, leads: np.ndarray) -> np.ndarray:
+    return np.array([stride(data.frames.times, lead) for lead in leads])
+
+
+def _picture(model: Model, forecast: Forecast, states: np.ndarray, truth: np.ndarray) -> None:
+    """Truth, mean and three members of the first headline variables at the last lead."""
+    fields, time = model.fields, forecast.init_times[0] + forecast.leads[-1:]
+    centre = model.normaliser.centre(time)[0]
+    names = (model.recipe.evaluation.headline or fields.names)[:3]
+    panels = []
+    for name in names:
+        c = fields.names.index(name)
+        shown = [("truth", truth[-1, c]), ("mean", states[:, -1, c].mean(0))]
+        shown += [(f"member {m}", states[m, -1, c]) for m in range(min(3, len(states)))]
+        y, x = (axis.values for axis in fields.grid.axes[-2:])
+        flat = [(label, (x - centre[c]).reshape(-1, *x.shape[-2:])[0]) for label, x in shown]
+        panels.append(MapPanel(f"{name}, anomaly", fields.channels[c].units, y, x, flat))
+    folder = model.path / "samples"
+    folder.mkdir(exist_ok=True)
+    hours = int(forecast.leads[-1] / np.timedelta64(1, "h"))
+    draw_samples(folder / "validation.png", f"{forecast.init_times[0]!s:.13} + {hours} h", panels)

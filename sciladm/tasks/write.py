@@ -1,0 +1,119 @@
+"""An ensemble forecast as a store: planned, drawn block by block, resumable."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciladm.conventions import UserError, parse_duration
+from sciladm.data.blocks import ForecastStore
+from sciladm.data.dataset import DataSet
+from sciladm.data.plan import Block, ForecastPlan
+from sciladm.data.windows import resolve_init
+from sciladm.model import Model
+from sciladm.tasks.forecast import Forecast, from_dataset, whole_windows
+from sciladm.tasks.voice import Voice
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be forecast, and where to."""
+
+    out: Path
+    init: str
+    leads: NDArray[np.timedelta64]
+    members: int
+    seed: int
+    workers: int
+    overwrite: bool = False
+
+
+def write_forecast(model: Model, data: DataSet, request: Request, voice: Voice) -> None:
+    """Draw and write all blocks that are not there yet.
+
+    Under torchrun every process takes its share of the blocks of one store.
+    """
+    recipe, frames = model.recipe, data.frames
+    _twice(model, data)
+    leads = whole_windows(recipe, request.leads)
+    back = parse_duration(recipe.window.step) * (recipe.window.past - 1)
+    init = resolve_init(request.init, frames.times, data.splits, leads[-1], back)
+    state = data.fields.to_dataset(frames.read(init[:1])[0], (), {})
+    plan = ForecastPlan(
+        state, frames.times[init], leads, request.members, recipe.micro_batch,
+        attributes=attributes(model, data, request.seed), layout=recipe.output.layout,
+        zarr_format=recipe.output.format, config=recipe.sampler.model_dump(mode="json"),
+    )  # fmt: skip
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    meet = _rendezvous(world)
+    if rank:
+        meet()
+        store = ForecastStore.attach(request.out, plan)
+    else:
+        store = ForecastStore.create_or_resume(request.out, plan, request.overwrite)
+        meet()
+    forecast = from_dataset(model, data, init, leads, request.seed)
+    with store, voice.progress("forecast") as report:
+        _fill(store, forecast, store.pending(rank, world), request.workers, report)
+        meet()
+        if rank == 0:
+            store.finalise()
+
+
+def _fill(
+    store: ForecastStore,
+    forecast: Forecast,
+    blocks: list[Block],
+    workers: int,
+    report: Callable[..., None],
+) -> None:
+    fields = forecast.model.fields
+    for number, (block, states) in enumerate(forecast.draw(blocks, workers)):
+        named = fields.to_dataset(states, ("member", "lead_time"), {})
+        store.write(block, {str(name): named[name].values for name in named.data_vars})
+        report((number + 1) / len(blocks))
+
+
+def attributes(model: Model, data: DataSet, seed: int) -> dict[str, str | int | float]:
+    """What a store says of its origin; nothing that depends on clock, host or path."""
+    facts = model.facts
+    return {
+        "Conventions": "CF-1.11",
+        "forecast": "model",
+        "run": model.path.resolve().name,
+        "recipe": model.recipe.text(),
+        "source": data.source,
+        "source_kind": data.kind,
+        "title": data.title,
+        "data_fingerprint": data.fingerprint,
+        "model_hash": facts["model_hash"],
+        "synthetic": 1,
+        "seed": seed,
+        "micro_batch": model.recipe.micro_batch,
+        "device": model.device.type,
+        "versions": json.dumps(facts["versions"], sort_keys=True),
+    }
+
+
+def _twice(model: Model, data: DataSet) -> None:
+    own = model.recipe.output
+    asked = own.layout == "weatherbench2" and data.kind == "simulated"
+    if asked and not own.simulated_as_weatherbench2:
+        raise UserError(
+            "these data are simulated, and a store in WeatherBench2's layout is easily taken for "
+            "ERA5; if it is meant, say so: --set output.simulated_as_weatherbench2=true"
+        )
+
+
+def _rendezvous(world: int) -> Callable[[], object]:
+    """Waits for all processes that torchrun started; nothing where there is one."""
+    if world == 1:
+        return lambda: None
+    import torch.distributed
+
+    torch.distributed.init_process_group("gloo")
+    return torch.distributed.barrier
