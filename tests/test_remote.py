@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from sciladm.data.store import open_store
 from sciladm.data.units import Request
 from sciladm.data.web import Patience, UnreachableError
 
-HASTE = Patience(connect=2, read=0.5, attempts=4, pause=0.01, at_once=8)
+HASTE = Patience(connect=5, read=10, attempts=4, pause=0.01, at_once=8)
 SPLITS = {"train": [["2000-01-20", "2000-03-10"]], "test": [["2000-06-01", "2000-07-05"]]}
 VARIABLES = {"geopotential": [850, 500], "2m_temperature": None}
 
@@ -75,7 +76,7 @@ class Server:
                     self.connection.close()
                     return
                 if kind == "slow":
-                    time.sleep(1.0)
+                    time.sleep(1.6)
                 if isinstance(kind, int) or not file.is_file():
                     self.send_response(kind if isinstance(kind, int) else 404)
                     self.send_header("Content-Length", "0")
@@ -156,7 +157,8 @@ def test_a_part_is_copied(server, folder, tmp_path):
 @pytest.mark.parametrize("trouble", [503, 429, "reset", "short", "garbage", "slow"])
 def test_trouble_that_passes(server, folder, tmp_path, trouble):
     server.trouble = lambda path, attempt: trouble if attempt == 1 and "2m" in path else None
-    check(fetch(request(server), tmp_path / "copy", {}, None, HASTE), folder[1])
+    patience = replace(HASTE, read=0.8) if trouble == "slow" else HASTE
+    check(fetch(request(server), tmp_path / "copy", {}, None, patience), folder[1])
 
 
 @pytest.mark.parametrize(
