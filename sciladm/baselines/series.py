@@ -23,7 +23,10 @@ YEAR = 365.2425
 class Baseline(Protocol):
     """A forecast system; `members` were fixed when it was fitted."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As it is called in scores."""
+        ...
 
     def forecast(self, init_time: np.datetime64, leads: Leads) -> Fields:
         """(member, lead, channel, *space), physical units: a pure function of its arguments."""

@@ -14,6 +14,7 @@ from sciladm.data.sources import Opened as Opened
 from sciladm.data.sources import Wanted as Wanted
 from sciladm.data.sources import cache_folder as cache_folder
 from sciladm.data.web import Patience
+from sciladm.simulate import Atmosphere
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -80,3 +81,12 @@ def _first(
             log.info("source %s of %s: %s", one.name, path.stem, error)
             absent.append(f"{one.name}: {error}")
     raise UserError(f"no source of card {path.stem} is to be had: " + "; ".join(absent))
+
+
+def world_of(name_or_path: str | Path, source: str) -> Atmosphere:
+    """The simulated world behind a source of a card."""
+    card, path = load_card(name_or_path)
+    for one in card.sources:
+        if one.name == source and one.kind == "simulated":
+            return sources.world_of(one)
+    raise UserError(f"source {source} of card {path.stem} is not simulated")

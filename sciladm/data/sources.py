@@ -18,7 +18,7 @@ from sciladm.data.durable import hold, writing
 from sciladm.data.store import fingerprint, open_store
 from sciladm.data.units import Request
 from sciladm.data.web import Patience, UnreachableError
-from sciladm.simulate import WORLDS, Plan
+from sciladm.simulate import WORLDS, Atmosphere, Plan
 
 
 class AbsentError(Exception):
@@ -166,11 +166,16 @@ class _Record:
     key: str
 
 
-def _record(source: Simulated) -> _Record:
+def world_of(source: Simulated) -> Atmosphere:
+    """The world that a source is a record of."""
     if source.world not in WORLDS:
         raise UserError(f"no simulated world {source.world}; there are: {', '.join(WORLDS)}")
     kind = WORLDS[source.world]
-    world = kind.tiny() if source.size == "tiny" else kind()
+    return kind.tiny() if source.size == "tiny" else kind()
+
+
+def _record(source: Simulated) -> _Record:
+    world = world_of(source)
     plan = Plan.years(**source.plan.model_dump())
     tree = {"world": source.world, "parameters": world.parameters(), "plan": asdict(plan)}
     key = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,87 @@
+"""Score forecast stores against the truth, beside every baseline, and write the report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from sciladm import cli
+from sciladm.conventions import format_duration
+from sciladm.report import MapPanel, print_table, write_report
+from sciladm.report.page import check_folder
+from sciladm.report.style import words
+from sciladm.tasks.score import Example, Scored, score
+
+
+def evaluate(
+    forecasts: Annotated[
+        list[Path], typer.Argument(metavar="F.zarr [MORE.zarr …]", help="Stores.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    truth: Annotated[
+        Path | None, typer.Option(help="Fields to score against; absent: the run's own data.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run behind the forecasts; absent: found by its name.")
+    ] = None,
+    settings: cli.SetOption = None,
+    device: cli.DeviceOption = "auto",
+    seed: cli.SeedOption = None,
+    batch: cli.BatchOption = "auto",
+    overwrite: cli.OverwriteOption = False,
+    quiet: cli.QuietOption = False,
+) -> None:
+    """Score forecast stores against the truth and write DIR/index.html and its tables.
+
+    A report that is there is replaced, a folder that is none never; one initial time is in memory
+    at once whatever --batch says.
+    """
+    cli.parse_batch(batch)
+    check_folder(out)
+    screen = cli.Screen(quiet)
+    changes = cli.parse_settings(settings)
+    if seed is not None:
+        changes["evaluation.seed"] = seed
+    found = score(forecasts, truth, run, changes, cli.device(device), screen)
+    write_report(
+        out, found.scores, found.ranks, found.spectra, found.comparisons,
+        [panel(found, example) for example in found.examples], found.provenance, found.notes,
+        found.headline, found.units,
+    )  # fmt: skip
+    for note in found.notes:
+        screen.say(note)
+    print_table(found.scores, found.headline)
+    screen.say(f"report: {out / 'index.html'}")
+
+
+def panel(found: Scored, example: Example) -> MapPanel:
+    """Truth, mean and three members as anomalies from climatology; spread and error beside."""
+    y, x = found.fields.grid.axes[-2:]
+
+    def flat(field: np.ndarray) -> np.ndarray:
+        """The middle layer of a volume."""
+        while field.ndim > 2:
+            field = field[len(field) // 2]
+        return field
+
+    mean = example.members.mean(axis=0)
+    fields = [("truth", example.truth - example.centre), ("ensemble mean", mean - example.centre)]
+    fields += [
+        (f"member {m}", member - example.centre) for m, member in enumerate(example.members[:3])
+    ]
+    fields += [
+        ("spread", example.members.std(axis=0, ddof=1 if len(example.members) > 1 else 0)),
+        ("error of the mean", mean - example.truth),
+    ]
+    when = str(example.init.astype("M8[h]"))
+    return MapPanel(
+        f"{words(example.variable)}, anomaly, {when} + {format_duration(example.lead)}",
+        example.units, y.values, x.values, [(label, flat(field)) for label, field in fields],
+    )  # fmt: skip
+
+
+main = cli.door(evaluate)
+
+if __name__ == "__main__":
+    main()

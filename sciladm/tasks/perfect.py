@@ -1,0 +1,121 @@
+"""The perfect-model ensemble of a simulated world, as an ordinary forecast store.
+
+It starts from the world's own state, which no gridded field holds whole, and differs only by the
+forcing: the truth's own distribution, as good as any forecast can be.
+"""
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciladm.conventions import UserError
+from sciladm.data.blocks import ForecastStore
+from sciladm.data.catalog import world_of
+from sciladm.data.dataset import DataSet
+from sciladm.data.fields import Fields
+from sciladm.data.plan import Block, ForecastPlan
+from sciladm.data.windows import resolve_init
+from sciladm.recipe import Recipe
+from sciladm.simulate.atmosphere import BLOCK
+from sciladm.simulate.channels import CHANNELS
+from sciladm.simulate.ensemble import Ensemble
+from sciladm.tasks.voice import Silent, Voice
+
+Array = NDArray[np.float32]
+
+
+def perfect(
+    recipe: Recipe,
+    data: DataSet,
+    out: Path,
+    leads: NDArray[np.timedelta64],
+    *,
+    init: str | None = None,
+    members: int | None = None,
+    seed: int | None = None,
+    run: str = "",
+    overwrite: bool = False,
+    voice: Voice | None = None,
+    processes: int | None = None,
+) -> None:
+    """Write the ensemble of ``leads`` (lead,) to ``out``, or what is still missing of it.
+
+    ``init``, ``members``, ``seed``: absent, the recipe's. Its bits depend on no process count.
+    """
+    if data.kind != "simulated" or data.path is None or recipe.data.card is None:
+        raise UserError(
+            f"the perfect ensemble needs a simulated world; this data set comes from "
+            f"{data.source}. Give --source simulated, where its card has such a source"
+        )
+    voice = voice or Silent()
+    seed = recipe.seed if seed is None else seed
+    count = members or recipe.evaluation.members
+    times = data.frames.times
+    chosen = resolve_init(init or recipe.evaluation.init, times, data.splits, leads.max())
+    ensemble = Ensemble(
+        world_of(recipe.data.card, data.source), data.path, count, tuple(leads), seed
+    )
+    plan = _plan(recipe, data, times[chosen], leads, count, seed, run)
+    with ForecastStore.create_or_resume(out, plan, overwrite) as store:
+        pending: dict[int, list[Block]] = {}
+        for block in store.pending():
+            pending.setdefault(block.init, []).append(block)
+        inits = [plan.init_times[i] for i in pending]
+        with voice.progress("perfect ensemble") as report:
+            drawn = ensemble.draw_all(inits, processes or os.cpu_count() or 1)
+            for done, (blocks, members_) in enumerate(zip(pending.values(), drawn, strict=True)):
+                arrays = _by_variable(data.fields, members_)
+                for block in blocks:
+                    rows = slice(block.members.start, block.members.stop)
+                    store.write(block, {name: a[rows] for name, a in arrays.items()})
+                report((done + 1) / len(pending))
+        store.finalise()
+
+
+def _plan(
+    recipe: Recipe,
+    data: DataSet,
+    inits: NDArray[np.datetime64],
+    leads: NDArray[np.timedelta64],
+    members: int,
+    seed: int,
+    run: str,
+) -> ForecastPlan:
+    own = recipe.output
+    if own.layout == "weatherbench2" and not own.simulated_as_weatherbench2:
+        raise UserError(
+            "these data are simulated, and in layout weatherbench2 they could be taken for "
+            "ERA5; if that is meant, say --set output.simulated_as_weatherbench2=true too"
+        )
+    attributes: dict[str, Any] = {
+        "forecast": "perfect",
+        "run": run,
+        "recipe": recipe.text(),
+        "source": data.source,
+        "source_kind": data.kind,
+        "data_fingerprint": data.fingerprint,
+        "seed": seed,
+        "sciladm_version": version("sciladm"),
+        "numpy_version": version("numpy"),
+    }
+    fields = data.fields
+    blank = np.zeros((len(fields.channels), *fields.grid.shape), np.float32)
+    state = fields.to_dataset(blank, (), {})
+    return ForecastPlan(
+        state, inits, leads, members, BLOCK, attributes, {}, own.layout, own.format
+    )
+
+
+def _by_variable(fields: Fields, drawn: Array) -> dict[str, Array]:
+    """The simulator's channels (member, lead, channel, latitude, longitude) as the variables of
+    a store, each channel found by its name and level."""
+    order = [CHANNELS.index((c.variable, c.level)) for c in fields.channels]
+    values = np.stack(
+        [c.forward(drawn[:, :, i]) for c, i in zip(fields.channels, order, strict=True)], axis=2
+    )
+    ds = fields.to_dataset(values, ("member", "lead_time"), {})
+    return {str(name): np.asarray(variable.values) for name, variable in ds.data_vars.items()}

@@ -1,0 +1,266 @@
+"""Forecast stores against the truth, beside every baseline, on the same initial times."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from sciladm.baselines.series import Baseline
+from sciladm.conventions import UserError, format_duration
+from sciladm.data.fields import Fields
+from sciladm.data.labels import aligned
+from sciladm.metrics.bootstrap import FEWEST_BLOCKS
+from sciladm.metrics.derived import find_winds
+from sciladm.metrics.regions import regions
+from sciladm.metrics.scorer import Scorer
+from sciladm.metrics.spectrum import spectrum_for
+from sciladm.metrics.tables import paired_table, rank_table, score_table, spectrum_table
+from sciladm.model import Model
+from sciladm.tasks.rivals import Ground, fit_rivals, through_autoencoder, trained
+from sciladm.tasks.stores import Forecasts, find_run, open_forecasts, recipe_of
+from sciladm.tasks.truth import Case, open_case
+from sciladm.tasks.voice import Silent, Voice
+
+Array = NDArray[np.float32]
+READS = "test_reads.jsonl"
+PERFECT = "perfect"
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """Fields of one variable at one lead (…, *space), anomalies from ``centre`` still to take."""
+
+    variable: str
+    units: str
+    init: np.datetime64
+    lead: np.timedelta64
+    truth: Array
+    members: Array
+    centre: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The four tables of a report, what it shows, and where it all comes from."""
+
+    scores: pd.DataFrame
+    ranks: pd.DataFrame
+    spectra: pd.DataFrame
+    comparisons: pd.DataFrame
+    examples: list[Example]
+    fields: Fields
+    headline: list[str]
+    units: dict[str, str]
+    provenance: dict[str, Any]
+    notes: list[str]
+
+
+def score(
+    stores: Sequence[Path],
+    truth: Path | None = None,
+    run: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    voice: Voice | None = None,
+) -> Scored:
+    """Score ``stores`` on the initial times and leads that they have in common.
+
+    ``truth``: fields to score against instead of the run's own data; ``run``: the folder of the
+    run where it is not found by its name; ``changes`` of the recipe's evaluation.
+    """
+    voice, notes = voice or Silent(), []
+    forecasts = open_forecasts(stores)
+    run = find_run(forecasts, run)
+    if run is None:
+        notes.append("The run behind the forecasts was not found (give --run DIR): its scales are "
+                     "fitted anew, and the rows that need its networks are left out.")  # fmt: skip
+    case = open_case(forecasts, run, recipe_of(forecasts, run, changes or {}), truth, voice, notes)
+    provenance = _provenance(case, forecasts, run, truth)
+    model = trained(run, torch.device(device))
+    own = case.recipe.evaluation
+    members = case.members if case.members > 1 else own.members
+    ground = Ground(case.data, case.state, case.normaliser.std, case.leads, members, own.seed)
+    rivals = fit_rivals(own.baselines, ground, model, voice, notes)
+    scorer, examples = _run_through(case, forecasts, rivals, model, voice, notes)
+    return _read_out(case, forecasts, scorer, examples, provenance, voice, notes)
+
+
+def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path) -> int | None:
+    """Append to the run that its test split is read, and count how often it was."""
+    path = run / READS
+    times = np.concatenate([case.inits, (case.inits[:, None] + case.leads).ravel()])
+    if "test" in case.data.splits.ranges and case.data.splits.mask("test", times).any():
+        line = {
+            "task": "evaluate",
+            "stores": {one.name: one.fingerprint() for one in forecasts},
+            "first_init": str(case.inits[0].astype("M8[s]")),
+            "last_init": str(case.inits[-1].astype("M8[s]")),
+            "inits": len(case.inits),
+            "last_lead": format_duration(case.leads[-1]),
+            "members": case.members,
+        }
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
+
+def _scorer(case: Case) -> Scorer:
+    fields = case.data.fields
+    land, ds = None, case.data.frames.ds
+    if "land_sea_mask" in ds:
+        flat = ds["land_sea_mask"].isel({d: 0 for d in ds["land_sea_mask"].dims
+                                         if d not in fields.grid.names})  # fmt: skip
+        still = ds.drop_dims("time", errors="ignore")
+        land = aligned(still, flat, fields.grid, False)[0, 0]
+    return Scorer(
+        fields.names,
+        regions(fields.grid, land),
+        fields.grid.area,
+        case.normaliser.std,
+        [float(lead / np.timedelta64(1, "h")) for lead in case.leads],
+        case.recipe.evaluation.headline or fields.names,
+        find_winds(fields.names),
+        spectrum_for(fields.grid),
+    )
+
+
+def _run_through(
+    case: Case,
+    forecasts: Sequence[Forecasts],
+    rivals: Sequence[Baseline],
+    model: Model | None,
+    voice: Voice,
+    notes: list[str],
+) -> tuple[Scorer, list[Example]]:
+    """One initial time after another: all its forecasts, lead by lead."""
+    scorer, left = _scorer(case), list(rivals)
+    examples: list[Example] = []
+    with voice.progress("scores") as report:
+        for number, init in enumerate(case.inits):
+            one = Hour(case, scorer, init)
+            for forecast in forecasts:
+                drawn = forecast.read(init, case.leads, case.members, case.data.fields)
+                one.add(forecast.name, drawn)
+            for rival in tuple(left):
+                try:
+                    made = rival.forecast(init, case.leads)
+                except UserError as error:
+                    left.remove(rival)
+                    scorer.forecasts.pop(rival.name, None)
+                    notes.append(f"The baseline {rival.name} is left out: {error}")
+                else:
+                    one.add(rival.name, iter(np.moveaxis(made, 1, 0)))
+            if model is not None:
+                seed = case.recipe.evaluation.seed
+                one.add("autoencoder", through_autoencoder(
+                    model, one.truth, one.times, case.members, seed))  # fmt: skip
+            if number == 0:
+                examples = _examples(case, forecasts[0], one)
+            report((number + 1) / len(case.inits))
+    return scorer, examples
+
+
+class Hour:
+    """One initial time: truth and climatology (lead, channel, *space) of all its leads."""
+
+    def __init__(self, case: Case, scorer: Scorer, init: np.datetime64) -> None:
+        self.case, self.scorer, self.init = case, scorer, init
+        self.times = init + case.leads
+        self.truth = case.truth.read(case.find(self.times))
+        self.centre = case.normaliser.centre(self.times)
+
+    def add(self, name: str, by_lead: Iterator[Array]) -> None:
+        """Score members (member, channel, *space) for one lead after another."""
+        for lead, members in enumerate(by_lead):
+            self.scorer.add(
+                name, self.init, lead, members, self.truth[lead], self.case.normaliser.valid,
+                self.centre[lead],
+            )  # fmt: skip
+
+
+def _examples(case: Case, forecasts: Forecasts, one: Hour, number: int = 3) -> list[Example]:
+    """The first headline variables at the first lead and the last."""
+    fields = case.data.fields
+    ends = np.unique([0, len(case.leads) - 1])
+    found = []
+    for lead, drawn in zip(
+        ends, forecasts.read(one.init, case.leads[ends], case.members, fields), strict=True
+    ):
+        for name in (case.recipe.evaluation.headline or fields.names)[:number]:
+            channel = fields.names.index(name)
+            found.append(Example(
+                name, fields.channels[channel].units, one.init, case.leads[lead],
+                one.truth[lead, channel], drawn[:, channel], one.centre[lead, channel],
+            ))  # fmt: skip
+    return found
+
+
+def _read_out(
+    case: Case,
+    forecasts: Sequence[Forecasts],
+    scorer: Scorer,
+    examples: list[Example],
+    provenance: dict[str, Any],
+    voice: Voice,
+    notes: list[str],
+) -> Scored:
+    """Tables from what the scorer has collected."""
+    fields, drawn = case.data.fields, scorer.resamples(case.inits, 1)
+    if drawn.blocks < FEWEST_BLOCKS:
+        notes.append(
+            f"The initial times span {drawn.blocks} independent stretches of time, fewer than "
+            f"{FEWEST_BLOCKS}: too few for intervals, so none are given and nothing is judged."
+        )
+    judged = [one.name for one in forecasts if one.name != PERFECT]
+    others = [name for name in scorer.forecasts if name not in (PERFECT, "autoencoder")]
+    with voice.progress("tables") as report:
+        scores = score_table(scorer)
+        report(0.5)
+        pairs = [(a, b) for a in judged for b in others if a != b]
+        compared = [paired_table(scorer, a, b) for a, b in pairs]
+        report(1.0)
+    return Scored(
+        scores,
+        rank_table(scorer),
+        spectrum_table(scorer),
+        pd.concat(compared, ignore_index=True) if compared else pd.DataFrame(),
+        examples,
+        fields,
+        list(case.recipe.evaluation.headline or fields.names),
+        {channel.name: channel.units for channel in fields.channels},
+        provenance,
+        notes,
+    )
+
+
+def _provenance(
+    case: Case, forecasts: Sequence[Forecasts], run: Path | None, truth: Path | None
+) -> dict[str, Any]:
+    """Where all this comes from; nothing of it depends on the machine."""
+    data = case.data
+    simulated = data.kind == "simulated" and "simulated" not in data.source
+    told: dict[str, Any] = {
+        "source": data.source + (" (simulated)" if simulated else ""),
+        "data": data.title,
+        "data_fingerprint": data.fingerprint,
+        "truth": truth.name if truth else "the data of the run",
+        "initial_times": f"{len(case.inits)}, {case.inits[0].astype('M8[m]')} … "
+                         f"{case.inits[-1].astype('M8[m]')}",
+        "evaluation_seed": case.recipe.evaluation.seed,
+        "sciladm_version": version("sciladm"),
+    }  # fmt: skip
+    if run is not None:
+        told |= {"run": run.resolve().name}
+        if (reads := _note_reading(case, forecasts, run)) is not None:
+            told |= {"test_reads": reads}
+    for one in forecasts:
+        facts = {str(k): v for k, v in one.ds.attrs.items() if k not in ("recipe", "forecast")}
+        told[one.name] = {"store": one.path.name, "fingerprint": one.fingerprint(), **facts}
+    return told | {"recipe": case.recipe.text()}
