@@ -81,8 +81,13 @@ def _makers(
     model: Model | None,
     voice: Voice,
 ) -> dict[str, Callable[[], Baseline]]:
-    state, leads, members, seed = ground.state, ground.leads, ground.members, ground.seed
+    leads, members, seed = ground.leads, ground.members, ground.seed
     area = ground.data.fields.grid.area
+
+    def state(time: np.datetime64) -> Array:
+        """From validation, which is in memory, where errors are collected there."""
+        at = validation.find(np.array([time]))
+        return validation.read(at)[0] if at[0] >= 0 else ground.state(time)
 
     def regression() -> Baseline:
         assert model is not None, "asked before"

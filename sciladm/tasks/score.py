@@ -1,8 +1,11 @@
 """Forecast stores against the truth, beside every baseline, on the same initial times."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -140,29 +143,32 @@ def _run_through(
     notes: list[str],
 ) -> tuple[Scorer, list[Example]]:
     """One initial time after another: all its forecasts, lead by lead."""
-    scorer, left = _scorer(case), list(rivals)
+    scorer, seed = _scorer(case), case.recipe.evaluation.seed
+    makers: dict[str, Callable[[Hour], Iterator[Array]]] = {
+        one.name: partial(_stored, one) for one in forecasts
+    }
+    makers |= {rival.name: partial(_made, rival) for rival in rivals}
+    if model is not None:
+        makers["autoencoder"] = lambda hour: through_autoencoder(
+            model, hour.truth, hour.times, case.members, seed
+        )
+    required = {one.name for one in forecasts}
     examples: list[Example] = []
-    with voice.progress("scores") as report:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, voice.progress("scores") as report:
         for number, init in enumerate(case.inits):
-            one = Hour(case, scorer, init)
-            for forecast in forecasts:
-                drawn = forecast.read(init, case.leads, case.members, case.data.fields)
-                one.add(forecast.name, drawn)
-            for rival in tuple(left):
-                try:
-                    made = rival.forecast(init, case.leads)
-                except UserError as error:
-                    left.remove(rival)
-                    scorer.forecasts.pop(rival.name, None)
-                    notes.append(f"The baseline {rival.name} is left out: {error}")
-                else:
-                    one.add(rival.name, iter(np.moveaxis(made, 1, 0)))
-            if model is not None:
-                seed = case.recipe.evaluation.seed
-                one.add("autoencoder", through_autoencoder(
-                    model, one.truth, one.times, case.members, seed))  # fmt: skip
+            hour = Hour(case, scorer, init)
+            # The first one by one: it decides the order of the tables.
+            each = pool.map if number else map
+            failed = list(each(hour.attempt, list(makers), list(makers.values())))
+            for name, error in zip(list(makers), failed, strict=True):
+                if error and name in required:
+                    raise error
+                if error:
+                    makers.pop(name)
+                    scorer.forecasts.pop(name, None)
+                    notes.append(f"{name} is left out: {error}")
             if number == 0:
-                examples = _examples(case, forecasts[0], one)
+                examples = _examples(case, forecasts[0], hour)
             report((number + 1) / len(case.inits))
     return scorer, examples
 
@@ -176,13 +182,26 @@ class Hour:
         self.truth = case.truth.read(case.find(self.times))
         self.centre = case.normaliser.centre(self.times)
 
-    def add(self, name: str, by_lead: Iterator[Array]) -> None:
-        """Score members (member, channel, *space) for one lead after another."""
-        for lead, members in enumerate(by_lead):
-            self.scorer.add(
-                name, self.init, lead, members, self.truth[lead], self.case.normaliser.valid,
-                self.centre[lead],
-            )  # fmt: skip
+    def attempt(self, name: str, make: Callable[["Hour"], Iterator[Array]]) -> UserError | None:
+        """Score members (member, channel, *space) for one lead after another; → what failed."""
+        try:
+            for lead, members in enumerate(make(self)):
+                self.scorer.add(
+                    name, self.init, lead, members, self.truth[lead],
+                    self.case.normaliser.valid, self.centre[lead],
+                )  # fmt: skip
+        except UserError as error:
+            return error
+        return None
+
+
+def _stored(forecasts: Forecasts, hour: Hour) -> Iterator[Array]:
+    case = hour.case
+    return forecasts.read(hour.init, case.leads, case.members, case.data.fields)
+
+
+def _made(rival: Baseline, hour: Hour) -> Iterator[Array]:
+    return iter(np.moveaxis(rival.forecast(hour.init, hour.case.leads), 1, 0))
 
 
 def _examples(case: Case, forecasts: Forecasts, one: Hour, number: int = 3) -> list[Example]:

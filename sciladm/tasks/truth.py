@@ -126,4 +126,6 @@ def _in_common(case: Case, forecasts: Sequence[Forecasts], notes: list[str]) -> 
     if len(sizes) > 1:
         notes.append(f"The stores have {', '.join(map(str, sorted(sizes)))} members; the first "
                      f"{members} of each are scored.")  # fmt: skip
-    return replace(case, inits=inits[known], leads=leads, members=members)
+    inits = inits[known]
+    needed = case.find(np.union1d(inits, (inits[:, None] + leads).ravel()))
+    return replace(case, inits=inits, leads=leads, members=members, truth=case.truth.hold(needed))
