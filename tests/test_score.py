@@ -2,16 +2,21 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 from sciladm import evaluate
+from sciladm import recipe as recipes
 from sciladm.conventions import UserError
 from sciladm.data.blocks import ForecastStore
 from sciladm.data.plan import ForecastPlan
+from sciladm.tasks.fit import fit
 from sciladm.tasks.perfect import perfect
+from sciladm.tasks.regression import MeanForecast, train_regression
 from sciladm.tasks.score import score
 
 LEADS = np.array([24, 48]) * np.timedelta64(3_600_000_000_000, "ns")
@@ -105,7 +110,6 @@ def test_exact_members_pass_and_shuffled_ones_fail(write, drawn):
     scales = scored.spectra[scored.spectra["variable"] == "geopotential_500"]
     ratio = scales.query("wavenumber == 6 and lead_hours == 48").set_index("forecast")["ratio"]
     assert ratio["model"] == pytest.approx(1, abs=0.1)
-    print("RATIO", ratio)
     assert value(scored, "fair_crps", "model") < 0.2 * value(scored, "fair_crps", "climatology")
     assert any("too few for intervals" in note for note in scored.notes)
     assert set(scored.comparisons["reference"]) == {"model", "shuffled", "climatology"}
@@ -242,3 +246,52 @@ def test_the_door_refuses_a_folder_of_others_before_it_scores(tmp_path, capsys):
         evaluate.main(["absent.zarr", "--out", str(tmp_path)])
     assert ended.value.code == 2
     assert "not a report" in capsys.readouterr().err
+
+
+class Heard:
+    """A voice that remembers what was said."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def progress(self, title):
+        return nullcontext(lambda fraction, note="": None)
+
+
+def test_a_run_brings_its_autoencoder_and_its_regression(
+    write, drawn, tiny, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    small = {
+        "autoencoder": {"channels": 8, "blocks": 0, "steps": 2, "residual_rank": 4},
+        "denoiser": {"widths": [8], "blocks": 1, "attention": False, "steps": 3, "batch": 8},
+    }
+    recipe = recipes.parse(tiny.recipe.tree() | small, {}, "small")
+    run = tmp_path / "runs" / "small"
+    model = fit(recipe, tiny.data, run)
+    store = write("model", drawn[1][:3, :8], run="small", recipe=recipe.text())
+    voice = Heard()
+    changes = {"evaluation.baselines": ["climatology", "dressed_regression"]}
+    scored = score([store], changes=changes, voice=voice)
+    assert {"autoencoder", "dressed_regression"} <= set(scored.scores["forecast"])
+    assert any("3 steps of 8 windows" in text for text in voice.said)
+    assert value(scored, "fair_crps", "autoencoder") < value(scored, "fair_crps", "climatology")
+    assert scored.provenance["test_reads"] == 1
+    kept = (run / "regression.safetensors").read_bytes()
+    again = Heard()
+    pd.testing.assert_frame_equal(
+        score([store], changes=changes, voice=again).scores, scored.scores
+    )
+    assert again.said == []
+    assert (run / "regression.safetensors").read_bytes() == kept
+
+    times, read = tiny.data.frames.times, tiny.data.frames.read
+    network = train_regression(model, tiny.data, again)
+    mean = MeanForecast(model, network, lambda t: read(np.flatnonzero(times == t))[0])
+    both, last = mean(drawn[0][0], LEADS), mean(drawn[0][0], LEADS[1:])
+    np.testing.assert_allclose(both[1:], last, rtol=1e-5)
+    with pytest.raises(UserError, match="every 24h"):
+        mean(drawn[0][0], LEADS // 2)
