@@ -1,17 +1,17 @@
 """Score forecast stores against the truth, beside every baseline, and write the report."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from sciladm import cli
 from sciladm.conventions import format_duration
-from sciladm.report import MapPanel, print_table, write_report
-from sciladm.report.page import check_folder
-from sciladm.report.style import words
-from sciladm.tasks.score import Example, Scored, score
+
+if TYPE_CHECKING:
+    from sciladm.report import MapPanel
+    from sciladm.tasks.score import Example, Scored
 
 
 def evaluate(
@@ -37,8 +37,14 @@ def evaluate(
     A report that is there is replaced, a folder that is none never; one initial time is in memory
     at once whatever --batch says.
     """
+    from sciladm.report import print_table, write_report
+    from sciladm.report.page import check_folder
+
     cli.parse_batch(batch)
     check_folder(out)
+
+    from sciladm.tasks.score import score
+
     screen = cli.Screen(quiet)
     changes = cli.parse_settings(settings)
     if seed is not None:
@@ -55,8 +61,11 @@ def evaluate(
     screen.say(f"report: {out / 'index.html'}")
 
 
-def panel(found: Scored, example: Example) -> MapPanel:
+def panel(found: "Scored", example: "Example") -> "MapPanel":
     """Truth, mean and three members as anomalies from climatology; spread and error beside."""
+    from sciladm.report import MapPanel
+    from sciladm.report.style import words
+
     y, x = found.fields.grid.axes[-2:]
 
     def flat(field: np.ndarray) -> np.ndarray:
