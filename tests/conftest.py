@@ -9,6 +9,7 @@ import pytest
 from sciladm import recipe as recipes
 from sciladm.data.dataset import DataSet, open_dataset
 from sciladm.recipe import Recipe
+from sciladm.tasks.fit import fit
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         "evaluation": {"init": "test:0:24", "lead": "2d", "members": 8},
     }
     recipe = recipes.parse(tree, {}, "the tests' recipe")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCILADM_CACHE", str(cache))
-        data = open_dataset(recipe)
-    return Tiny(recipe, data, cache)
+    return Tiny(recipe, open_in(cache, recipe), cache)
 
 
 @pytest.fixture
@@ -46,6 +44,29 @@ def tiny_cache(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """The same, with its cache in the environment, as commands look for it."""
     monkeypatch.setenv("SCILADM_CACHE", str(tiny.cache))
     return tiny
+
+
+QUICK = {
+    "autoencoder.steps": 5, "denoiser.steps": 20, "denoiser.widths": [16], "micro_batch": 4,
+    "checkpoint_every": 3, "sampler.steps": 6, "evaluation.validation_inits": 1,
+}  # fmt: skip
+"""What makes recipes/tiny.yaml a matter of seconds; its draws are as bad as that."""
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a trained run of recipes/tiny.yaml with `QUICK`; its data need `tiny_cache`."""
+    path = tmp_path_factory.mktemp("runs") / "tiny-simulated"
+    recipe = recipes.load(Path(__file__).parents[1] / "recipes" / "tiny.yaml", QUICK)
+    fit(recipe, open_in(tiny.cache, recipe), path)
+    return path
+
+
+def open_in(cache: Path, recipe: Recipe) -> DataSet:
+    """The data of a recipe, simulated into a cache if need be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCILADM_CACHE", str(cache))
+        return open_dataset(recipe)
 
 
 DAY = np.timedelta64(86_400_000_000_000, "ns")

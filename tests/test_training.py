@@ -13,11 +13,11 @@ from torch import nn
 
 from sciladm.conventions import UserError
 from sciladm.diffusion.noise import training_generator
-from sciladm.training.checkpoint import read_tensors, write_tensors
+from sciladm.training.checkpoint import keep_lines, read_tensors, write_tensors
 from sciladm.training.loop import Loop
 from sciladm.training.optim import Average, schedule
 
-CHECKPOINT, METRICS = "net.checkpoint.safetensors", "net.metrics.jsonl"
+CHECKPOINT, METRICS = "net.checkpoint.safetensors", "metrics.jsonl"
 
 
 def small_run(folder, steps=60, pause=0.0, **options):
@@ -85,11 +85,23 @@ def test_stopped_anywhere_ends_in_the_same_bytes(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             small_run(tmp_path / "stopped", progress=halt)
     with (tmp_path / "stopped" / METRICS).open("a") as file:
-        file.write('{"step": 58, "lo')
+        file.write('{"stage": "net", "step": 58, "lo')
     small_run(tmp_path / "stopped")
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
     small_run(tmp_path / "stopped")  # nothing left to do
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_stages_share_the_metrics_and_keep_their_own_lines(tmp_path):
+    path = tmp_path / METRICS
+    for stage in ("first", "second"):
+        net = nn.Linear(1, 1)
+        Loop(net, lambda *_, net=net: net.weight.sum() ** 2, tmp_path, stage, steps=5).run()
+    expected = path.read_bytes()
+    stages = [json.loads(line)["stage"] for line in expected.splitlines()]
+    assert stages == 5 * ["first"] + 5 * ["second"]
+    keep_lines(path, "second", -1)
+    assert path.read_bytes().splitlines() == expected.splitlines()[:5]
 
 
 def test_it_learns_and_writes_what_happened(tmp_path):

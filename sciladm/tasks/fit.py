@@ -8,7 +8,6 @@ import hashlib
 import math
 import platform
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from sciladm.data.windows import batch_indices
 from sciladm.diffusion.noise import training_generator, training_sigma
 from sciladm.model import AUTOENCODER, DENOISER, STATISTICS, Model
 from sciladm.recipe import Recipe
-from sciladm.tasks.run import claim
+from sciladm.tasks.run import claim, versions
 from sciladm.tasks.voice import Silent, Voice
 from sciladm.tasks.windows import Windows
 from sciladm.training.loop import Loop
@@ -60,6 +59,8 @@ def fit(
         with voice.progress("denoiser") as report:
             _denoiser(model, data, report)
     model.load_part(DENOISER, denoiser=model.denoiser)
+    for done in path.glob("*.checkpoint.safetensors"):
+        done.unlink()
     weights = (path / AUTOENCODER).read_bytes() + (path / DENOISER).read_bytes()
     model.save_facts(model_hash=hashlib.sha256(weights).hexdigest()[:16])
     return model
@@ -78,7 +79,7 @@ def provenance(data: DataSet, device: torch.device) -> dict[str, object]:
         "title": data.title,
         "data_fingerprint": data.fingerprint,
         "device": device.type,
-        "versions": {name: version(name) for name in ("sciladm", "torch", "numpy")},
+        "versions": versions(),
         "python": platform.python_version(),
         "splits": {name: len(data.indices(name)) for name in data.splits.ranges},
     }

@@ -81,7 +81,10 @@ class Forecast:
 def from_dataset(
     model: Model, data: DataSet, init: NDArray[np.int64], leads: NDArray[np.timedelta64], seed: int
 ) -> Forecast:
-    """Forecasts from the states ``init`` (numbers) of a data set; states are read when needed."""
+    """Forecasts from the states ``init`` (numbers) of a data set; states are read when needed.
+
+    UserError, before anything is drawn, where one of them has a gap.
+    """
     times = data.frames.times
     window = model.recipe.window
     every = stride(times, window.step)
@@ -91,6 +94,7 @@ def from_dataset(
         raise UserError(
             f"{times[short[0]]} has not the {window.past} states before it that the model needs"
         )
+    _refuse_gaps(model, data, np.unique(init[:, None] - back))
 
     def known(number: int) -> Tensor:
         frames = init[number] - back
@@ -103,6 +107,20 @@ def from_dataset(
         )
 
     return Forecast(model, known, times[init], leads, seed)
+
+
+def _refuse_gaps(model: Model, data: DataSet, numbers: NDArray[np.int64]) -> None:
+    fields, frames = model.fields, data.frames
+    for number in numbers:  # one at a time: they need not fit in memory together
+        values = fields.to_array(frames.ds.isel(time=[number]), gaps=True)[0]
+        gaps = (~np.isfinite(values) & model.normaliser.valid).reshape(len(values), -1).sum(axis=1)
+        if gaps.any():
+            told = ", ".join(f"{fields.names[c]} in {gaps[c]} cells" for c in np.flatnonzero(gaps))
+            raise UserError(
+                f"the state of {frames.times[number]} has no value where the model knows the "
+                f"field: {told}. forecast starts from whole states: take another --init or mend "
+                "the data; assimilate is for what is partly observed"
+            )
 
 
 def whole_windows(recipe: Recipe, leads: NDArray[np.timedelta64]) -> NDArray[np.timedelta64]:

@@ -1,7 +1,9 @@
 """The folder of a run: whose it is, and whether it may be gone on with."""
 
 import json
+import logging
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from sciladm.recipe import Recipe
 from sciladm.tasks.voice import Voice
 from sciladm.training.checkpoint import write_bytes
 
+log = logging.getLogger(__name__)
 RECIPE = "recipe.yaml"
 FACTS = "facts.json"
 
@@ -22,6 +25,11 @@ FACTS = "facts.json"
 def run_path(recipe: Recipe, data: DataSet) -> Path:
     """Where a run lies unless it is told otherwise."""
     return Path("runs") / f"{recipe.name}-{data.source}"
+
+
+def versions() -> dict[str, str]:
+    """What the bits of a draw depend on, beside the run and the kind of device."""
+    return {name: version(name) for name in ("sciladm", "torch", "numpy")}
 
 
 def open_run(
@@ -34,6 +42,9 @@ def open_run(
     """A trained run and the data it was trained on, or other ``data`` of the same kind."""
     model = Model.load(path, device, changes)
     recipe, source = model.recipe, model.facts["source"]
+    trained, now = model.facts["versions"]["torch"], versions()["torch"]
+    if trained != now:
+        log.warning("%s was trained with torch %s; %s may differ in a bit", path, trained, now)
     if data:
         other = {"data.path": data, "data.card": None, "data.splits": None}
         recipe, source = recipes.parse(recipe.tree(), other, "--data"), OWN
@@ -47,15 +58,28 @@ def claim(path: Path, recipe: Recipe, data: DataSet, overwrite: bool) -> None:
     UserError if something else is there: another recipe, another source, no run at all. With
     ``overwrite`` a run is replaced; a folder that is none is never touched.
     """
-    if path.exists() and (path.is_file() or any(path.iterdir())):
+    if path.exists() and (path.is_file() or _holds(path)):
         if not (path / RECIPE).is_file():
             raise UserError(f"{path} is there and is not a run; give another --run-dir")
         if overwrite:
-            shutil.rmtree(path)
+            _remove(path)
         else:
             _same(path, recipe, data)
     path.mkdir(parents=True, exist_ok=True)
     write_bytes(path / RECIPE, recipe.text().encode())
+
+
+def _holds(path: Path) -> bool:
+    """Whether anything is in a folder but what a kill in its first moment left."""
+    return any(entry.name != f"{RECIPE}.partial" for entry in path.iterdir())
+
+
+def _remove(path: Path) -> None:
+    """Delete a run: a kill on the way leaves a whole one or none, never one that is not known."""
+    old = path.with_name(f".{path.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    path.replace(old)
+    shutil.rmtree(old)
 
 
 def _same(path: Path, recipe: Recipe, data: DataSet) -> None:

@@ -16,6 +16,7 @@ from sciladm.data.plan import Block, ForecastPlan
 from sciladm.data.windows import resolve_init
 from sciladm.model import Model
 from sciladm.tasks.forecast import Forecast, from_dataset, whole_windows
+from sciladm.tasks.run import versions
 from sciladm.tasks.voice import Voice
 
 
@@ -42,6 +43,7 @@ def write_forecast(model: Model, data: DataSet, request: Request, voice: Voice) 
     leads = whole_windows(recipe, request.leads)
     back = parse_duration(recipe.window.step) * (recipe.window.past - 1)
     init = resolve_init(request.init, frames.times, data.splits, leads[-1], back)
+    forecast = from_dataset(model, data, init, leads, request.seed)
     state = data.fields.to_dataset(frames.read(init[:1])[0], (), {})
     plan = ForecastPlan(
         state, frames.times[init], leads, request.members, recipe.micro_batch,
@@ -56,7 +58,6 @@ def write_forecast(model: Model, data: DataSet, request: Request, voice: Voice) 
     else:
         store = ForecastStore.create_or_resume(request.out, plan, request.overwrite)
         meet()
-    forecast = from_dataset(model, data, init, leads, request.seed)
     with store, voice.progress("forecast") as report:
         _fill(store, forecast, store.pending(rank, world), request.workers, report)
         meet()
@@ -95,7 +96,7 @@ def attributes(model: Model, data: DataSet, seed: int) -> dict[str, str | int | 
         "seed": seed,
         "micro_batch": model.recipe.micro_batch,
         "device": model.device.type,
-        "versions": json.dumps(facts["versions"], sort_keys=True),
+        "versions": json.dumps(versions(), sort_keys=True),
     }
 
 

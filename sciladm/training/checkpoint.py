@@ -62,10 +62,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def keep_lines(path: Path, last_step: int) -> None:
-    """Cut a JSON-lines file after the lines of `last_step`; later ones will be written again."""
+def keep_lines(path: Path, stage: str, last_step: int) -> None:
+    """Cut what `stage` wrote to a JSON-lines file after `last_step`: it will be written again.
+
+    Lines of other stages stay; a line that a kill cut short goes.
+    """
     kept = []
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-        if line.endswith(b"\n") and json.loads(line)["step"] <= last_step:
+        if not line.endswith(b"\n"):
+            continue
+        told = json.loads(line)
+        if told["stage"] != stage or told["step"] <= last_step:
             kept.append(line)
     write_bytes(path, b"".join(kept))

@@ -5,6 +5,7 @@ generator that remembers. Killed at any moment and started again, it ends in the
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +24,8 @@ class Loop:
     step_loss: (step, part) → scalar loss, a pure function of these and the weights. The loss of a
     step is the mean over `parts`; each is computed by one thread of its own, so that the bits do
     not depend on how many cores there are, and two cores train twice as fast. run: folder;
-    writes `<name>.checkpoint.safetensors` (weights, average, optimiser, step) and
-    `<name>.metrics.jsonl` (step, loss, lr; after a validation also its numbers).
+    writes `<name>.checkpoint.safetensors` (weights, average, optimiser, step) and to
+    `metrics.jsonl` (stage, step, loss, lr; after a validation also its numbers).
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Loop:
     ) -> None:
         self.module, self.step_loss, self.name = module, step_loss, name
         self.checkpoint = run / f"{name}.checkpoint.safetensors"
-        self.metrics = run / f"{name}.metrics.jsonl"
+        self.metrics = run / "metrics.jsonl"
         self.steps, self.parts = steps, parts
         self.learning_rate, self.warmup = learning_rate, warmup
         self.clip, self.save_every = clip, save_every
@@ -122,9 +123,11 @@ class Loop:
 
     def _write(self, line: Mapping[str, object]) -> None:
         with self.metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps({"stage": self.name, **line}) + "\n")
 
     def _save(self, done: int) -> None:
+        with self.metrics.open("a") as file:  # what led to a checkpoint lasts as long as it does
+            os.fsync(file.fileno())
         parts = {
             "weights": self.module.state_dict(),
             "average": self.average.weights,
@@ -135,7 +138,7 @@ class Loop:
 
     def _restore(self) -> int:
         if not self.checkpoint.exists():
-            keep_lines(self.metrics, -1)
+            keep_lines(self.metrics, self.name, -1)
             return 0
         tensors, facts = read_tensors(self.checkpoint)
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimiser": {}}
@@ -152,5 +155,5 @@ class Loop:
         for name, weight in self.average.weights.items():
             weight.copy_(parts["average"][name])
         restore_optimiser(self.optimiser, parts["optimiser"])
-        keep_lines(self.metrics, int(facts["step"]) - 1)
+        keep_lines(self.metrics, self.name, int(facts["step"]) - 1)
         return int(facts["step"])
