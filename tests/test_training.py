@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 from sciladm.conventions import UserError
 from sciladm.diffusion.noise import training_generator
 from sciladm.training.checkpoint import keep_lines, read_tensors, write_tensors
-from sciladm.training.loop import Loop
+from sciladm.training.loop import OPTIMISERS, Loop
 from sciladm.training.optim import Average, schedule
 
 CHECKPOINT, METRICS = "net.checkpoint.safetensors", "metrics.jsonl"
@@ -23,7 +24,8 @@ CHECKPOINT, METRICS = "net.checkpoint.safetensors", "metrics.jsonl"
 def small_run(folder, steps=60, pause=0.0, **options):
     """A few weights fitted to noisy targets; everything random belongs to the step."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
+    first = nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 8, 4), nn.Flatten())
+    net = nn.Sequential(first, nn.SiLU(), nn.Linear(8, 1))
 
     def step_loss(step, part):
         time.sleep(pause)
@@ -31,7 +33,7 @@ def small_run(folder, steps=60, pause=0.0, **options):
         return (net(x) - x[:, :1] * x[:, 1:2]).square().mean()
 
     options = {"learning_rate": 1e-2, "warmup": 5, "save_every": 7} | options
-    options = {"validate": lambda step: {"norm": float(net[0].weight.detach().norm())},
+    options = {"validate": lambda step: {"norm": float(first[1].weight.detach().norm())},
                "validate_every": 20} | options  # fmt: skip
     loop = Loop(net, step_loss, Path(folder), "net", steps=steps, **options)
     return loop.run(), net
@@ -71,11 +73,13 @@ def test_killed_and_resumed_ends_in_the_same_bytes(tmp_path):
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_stopped_anywhere_ends_in_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_stopped_anywhere_ends_in_the_same_bytes(tmp_path, optimiser):
     """The same without processes: an exception at a step, at each phase of the intervals."""
+    run = partial(small_run, optimiser=optimiser)
     (tmp_path / "whole").mkdir()
     (tmp_path / "stopped").mkdir()
-    small_run(tmp_path / "whole")
+    run(tmp_path / "whole")
     for stop in (3, 7, 8, 20, 41, 59):
 
         def halt(done, loss, stop=stop):
@@ -83,12 +87,12 @@ def test_stopped_anywhere_ends_in_the_same_bytes(tmp_path):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            small_run(tmp_path / "stopped", progress=halt)
+            run(tmp_path / "stopped", progress=halt)
     with (tmp_path / "stopped" / METRICS).open("a") as file:
         file.write('{"stage": "net", "step": 58, "lo')
-    small_run(tmp_path / "stopped")
+    run(tmp_path / "stopped")
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
-    small_run(tmp_path / "stopped")  # nothing left to do
+    run(tmp_path / "stopped")  # nothing left to do
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,13 @@ from torch import Tensor, nn
 
 from sciladm.conventions import UserError
 from sciladm.training.checkpoint import keep_lines, read_tensors, write_tensors
+from sciladm.training.muon import Muon
 from sciladm.training.optim import Average, optimiser_tensors, restore_optimiser, schedule
+
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": partial(torch.optim.AdamW, betas=(0.9, 0.99)),
+    "muon": Muon,
+}
 
 
 class Loop:
@@ -37,6 +44,7 @@ class Loop:
         *,
         steps: int,
         parts: int = 1,
+        optimiser: str = "adamw",
         learning_rate: float = 2e-3,
         warmup: int = 50,
         weight_decay: float = 0.01,
@@ -56,8 +64,8 @@ class Loop:
         self.validate, self.validate_every = validate, validate_every
         self.progress = progress
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99)
+        self.optimiser = OPTIMISERS[optimiser](
+            self.parameters, lr=learning_rate, weight_decay=weight_decay
         )
         self.average = Average(module, ema_width)
         self._lines: list[tuple[int, Tensor, float]] = []
