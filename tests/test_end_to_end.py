@@ -1,0 +1,147 @@
+"""From a recipe to scores as people run it, and what is left when it is killed on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sciladm import train
+from tests.conftest import QUICK
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
+KILLER = """
+import os, signal, sys
+from importlib import import_module
+import sciladm.tasks.fit, sciladm.tasks.validate, sciladm.tasks.write, torch._dynamo
+
+def deadly(function, left):
+    def call(*args, **kwargs):
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return call
+
+door, calls, *arguments = sys.argv[1:]
+for number in map(int, calls.split(",")):
+    child = os.fork()
+    if child == 0:
+        if number:
+            left = iter(range(number))
+            for name in ("open", "fsync", "replace", "rename", "unlink", "mkdir"):
+                setattr(os, name, deadly(getattr(os, name), left))
+        import_module(f"sciladm.{door}").main(arguments)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+"""A door in processes that kill themselves at their n-th call that changes the disk; 0: never."""
+
+
+def contents(folder):
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def python(*arguments, cache):
+    """A Python process with the tiny world at hand."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, text=True,
+        env=os.environ | {"SCILADM_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def done(process, code=0):
+    out, err = process.communicate()
+    assert process.returncode == code, err
+    return out, err
+
+
+def killed(door, calls, *arguments, cache):
+    """How often a door was killed before it ended."""
+    process = python("-c", KILLER, door, ",".join(map(str, calls)), *arguments, cache=cache)
+    ends = [int(line) for line in done(process)[0].split()]
+    assert set(ends) <= {0, signal.SIGKILL} and ends[-1] == 0, ends
+    return ends.count(signal.SIGKILL)
+
+
+def asked(run, out, members=10):
+    return (
+        run,
+        "--init",
+        "test:0:2",
+        "--lead",
+        "2d",
+        "--members",
+        members,
+        "--out",
+        out,
+        "--quiet",
+    )
+
+
+def test_the_run_folder(tiny_run):
+    assert {p.name for p in tiny_run.iterdir()} >= {
+        "recipe.yaml", "facts.json", "statistics.safetensors", "autoencoder.safetensors",
+        "denoiser.safetensors", "latents.zarr", "metrics.jsonl",
+    }  # fmt: skip
+    assert not list(tiny_run.glob("*.checkpoint.*")) and not list(tiny_run.glob("*.partial"))
+    lines = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    stages = list(dict.fromkeys(line["stage"] for line in lines))
+    assert stages[0] == "autoencoder" and stages[-1] == "denoiser"
+    counts = {stage: sum(line["stage"] == stage for line in lines) for stage in stages}
+    assert counts["autoencoder"] == 5 and counts["denoiser"] == 20
+    steps = [(line["stage"], line["step"]) for line in lines]
+    assert steps == [(stage, n) for stage in stages for n in range(counts[stage])]
+
+
+def test_forecast_killed_at_many_calls(tiny_run, tiny_cache, tmp_path):
+    calls = [*np.random.default_rng(0).integers(1, 60, size=6), 0]
+    count = killed(
+        "forecast", calls, *asked(tiny_run, tmp_path / "F.zarr"), cache=tiny_cache.cache
+    )
+    assert count >= 3
+    killed("forecast", [0], *asked(tiny_run, tmp_path / "whole.zarr"), cache=tiny_cache.cache)
+    assert contents(tmp_path / "F.zarr") == contents(tmp_path / "whole.zarr")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["F.zarr", "whole.zarr"]
+
+
+def test_training_killed_at_many_calls(tiny_run, tiny_cache, tmp_path):
+    run = tmp_path / "run"
+    arguments = (ROOT / "recipes/tiny.yaml", "--run-dir", run, *SETTINGS, "--quiet")
+    calls = [*np.random.default_rng(1).integers(10, 160, size=4), 0]
+    assert killed("train", calls, *arguments, cache=tiny_cache.cache) >= 2
+    ours, theirs = contents(run), contents(tiny_run)
+    for name in theirs.keys() - {"facts.json"}:
+        assert ours[name] == theirs[name], name
+
+
+def test_training_again_only_scores_again(tiny_run, tiny_cache, capsys):
+    before = contents(tiny_run)
+    arguments = [str(ROOT / "recipes/tiny.yaml"), "--run-dir", str(tiny_run), *SETTINGS]
+    with pytest.raises(SystemExit) as end:
+        train.main([*arguments, "--quiet"])
+    assert end.value.code == 0
+    after = contents(tiny_run)
+    assert {name: after[name] for name in before} == before
+    with pytest.raises(SystemExit) as end:
+        train.main([*arguments, "--set", "denoiser.steps=21"])
+    assert end.value.code == 2
+    assert "denoiser.steps is 20 there, 21 now" in capsys.readouterr().err
+    assert contents(tiny_run) == after
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(kind, tiny_run, tiny_cache, tmp_path):
+    out = tmp_path / "F.zarr"
+    process = python("-m", "sciladm.forecast", *asked(tiny_run, out, 400), cache=tiny_cache.cache)
+    records = out / ".sciladm" / "done"
+    while process.poll() is None and not any(records.glob("c.*")):
+        time.sleep(0.01)
+    process.send_signal(kind)
+    assert "same command again to resume" in done(process, 130)[1]
