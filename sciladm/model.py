@@ -24,6 +24,7 @@ from sciladm.data.fields import Fields
 from sciladm.data.normalise import Normaliser
 from sciladm.data.times import Times
 from sciladm.diffusion.denoiser import Denoiser
+from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import Key, unit_normal
 from sciladm.diffusion.sampler import Multistep
 from sciladm.grid import Grid
@@ -35,6 +36,7 @@ from sciladm.training.checkpoint import read_tensors, write_bytes, write_tensors
 Array = NDArray[np.float32]
 STATISTICS = "statistics.safetensors"
 AUTOENCODER = "autoencoder.safetensors"
+MEAN = "mean.safetensors"
 DENOISER = "denoiser.safetensors"
 
 
@@ -99,25 +101,37 @@ class Model:
         torch.manual_seed(self.recipe.seed + 1)
         known, drawn = window.past * k, window.future * k
         forced, placed = window.future * self._forcing_count, len(self.latent_statics)
-        base = LocalLinear(
-            known, drawn, torch.from_numpy(self.grid.rows()), self.grid.boundaries, extra=forced
+        linear = LocalLinear(
+            known, drawn, torch.from_numpy(self.grid.rows()), self.grid.boundaries, extra=forced,
+            local=own.local,
+        )  # fmt: skip
+        seen = known + drawn + forced + placed
+        mean = MeanForecast(linear, self._backbone(seen, drawn) if own.mean_steps else None)
+        backbone = self._backbone(drawn + seen, drawn)
+        return Denoiser(backbone, mean, self._loss_weight()).to(self.device)
+
+    def _backbone(self, inputs: int, outputs: int) -> UNet:
+        own, ends = self.recipe.denoiser, self.grid.boundaries
+        return UNet(
+            inputs, outputs, ends, widths=own.widths, blocks=own.blocks, attention=own.attention
         )
-        backbone = UNet(
-            drawn + known + drawn + forced + placed,
-            drawn,
-            self.grid.boundaries,
-            widths=own.widths,
-            blocks=own.blocks,
-            attention=own.attention,
-        )
-        return Denoiser(backbone, base, self._loss_weight()).to(self.device)
 
     def _loss_weight(self) -> Tensor:
         """What each latent number counts in training: its area and what it decodes to."""
         decoded = self.autoencoder.importance() ** self.recipe.denoiser.weighting
         area = torch.tensor(self.grid.area, dtype=torch.float32).to(self.device)
-        weight = decoded.view(-1, *[1] * area.ndim) * area
+        weight = decoded.view(-1, *[1] * area.ndim) * area * self._valid_share()
         return weight.repeat(self.recipe.window.future, *[1] * area.ndim)
+
+    def _valid_share(self) -> Tensor:
+        """Of each latent cell's numbers, those that may hold data (*cells)."""
+        valid = self.valid.float()[None]
+        return self.autoencoder.patches.split(valid)[0].mean(0)
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Cells that may hold data (channel, *space); the others are land, say."""
+        return torch.from_numpy(self.normaliser.valid).to(self.device)
 
     @cached_property
     def _forcing_count(self) -> int:
@@ -148,16 +162,29 @@ class Model:
         values = torch.from_numpy(self.fields.forcings(times, self.grid))
         return values.flatten(0, 1).to(self.device)
 
+    def anomalies(self, values: Array, times: Times) -> Tensor:
+        """States (n, channel, *space) in physical units → in standard deviations from
+        climatology, 0 where a cell never holds data; UserError where one that does has none."""
+        found = np.where(self.normaliser.valid, self.normaliser.normalise(values, times), 0)
+        if not np.isfinite(found).all():
+            frame, channel, *_ = np.argwhere(~np.isfinite(found))[0]
+            raise UserError(
+                f"{self.fields.names[channel]} at {times[frame]}: no value in "
+                f"{np.sum(~np.isfinite(found[frame, channel]))} cells that have one in the "
+                "training data; fill them, or leave that time out"
+            )
+        return torch.from_numpy(found).to(self.device)
+
     @torch.inference_mode()
     def encode(self, values: Array, times: Times) -> Tensor:
         """States (n, channel, *space) in physical units → latents (n, k, *cells)."""
-        anomalies = torch.from_numpy(self.normaliser.normalise(values, times)).to(self.device)
-        latents: Tensor = self.autoencoder.encode(anomalies, self.statics)
+        latents: Tensor = self.autoencoder.encode(self.anomalies(values, times), self.statics)
         return latents
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, times: Times, keys: Sequence[Key] | None) -> Array:
-        """Latents (n, k, *cells) → states (n, channel, *space) in physical units.
+        """Latents (n, k, *cells) → states (n, channel, *space) in physical units, NaN where a
+        cell never holds data.
 
         With ``keys`` (n,) the scales that the autoencoder lost are drawn, by these labels.
         """
@@ -165,7 +192,8 @@ class Model:
         if keys is not None:
             normal = unit_normal(keys, "residual", 0, self.residual.numbers, self.grid.shape)
             fields = fields + self.residual.draw(normal.to(self.device))
-        return self.normaliser.denormalise(fields.cpu().numpy(), times)
+        states = self.normaliser.denormalise(fields.cpu().numpy(), times)
+        return np.where(self.normaliser.valid, states, np.float32(np.nan))
 
     @torch.inference_mode()
     def sample(self, past: Tensor, times: Times, keys: Sequence[Key]) -> Tensor:

@@ -69,13 +69,13 @@ class Window(Section):
     past: Positive = Field(default=1, description="known frames before the forecast")
     future: Positive = Field(default=1, description="frames drawn at once")
     step: str = Field(
-        default="24h", description="time between frames; a multiple of the data's own"
+        default="24h", description="time between frames: auto, or a multiple of the data's own"
     )
 
     @model_validator(mode="after")
     def _a_duration(self) -> Self:
         try:
-            parse_duration(self.step)
+            _ = self.step == "auto" or parse_duration(self.step)
         except UserError as error:
             raise ValueError(str(error)) from None
         return self
@@ -110,9 +110,18 @@ class Denoiser(Section):
     )
     blocks: Positive = Field(default=2, description="residual blocks per resolution")
     attention: bool = Field(default=True, description="attention at the coarsest resolution")
-    steps: Positive = Field(default=1500, description="optimiser steps")
+    local: int = Field(
+        default=0, ge=0, description="samples' worth by which cells share a linear map; 0: wholly"
+    )
+    mean_steps: int = Field(
+        default=800,
+        ge=0,
+        description="optimiser steps of the mean that draws depart from; 0: linear",
+    )
+    steps: Positive = Field(default=800, description="optimiser steps")
     batch: Positive = Field(default=48, description="windows per step")
-    learning_rate: Rate = Field(default=2e-3, description="peak learning rate")
+    optimiser: Literal["adamw", "muon"] = Field(default="muon", description="muon: larger rates")
+    learning_rate: Rate = Field(default=1e-2, description="peak learning rate")
     sigma_centre: float = Field(default=0.0, description="centre of ln σ in training")
     sigma_spread: float = Field(
         default=1.4, gt=0, description="standard deviation of ln σ in training"

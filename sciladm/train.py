@@ -36,7 +36,7 @@ def train(
     screen = cli.Screen(quiet)
     where = cli.device(device)
 
-    from sciladm.data.dataset import open_dataset
+    from sciladm.data.dataset import check_trainable, open_dataset, settled
     from sciladm.report.tables import print_table
     from sciladm.tasks.cost import tell
     from sciladm.tasks.fit import fit
@@ -45,6 +45,8 @@ def train(
 
     with screen.progress("data") as report:
         opened = open_dataset(read, source, report)
+    read = settled(read, opened.frames.times)
+    check_trainable(read, opened)
     path = run_dir or run_path(read, opened)
     screen.say(tell(read, opened, path, where))
     if dry_run:

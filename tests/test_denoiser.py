@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from sciladm.diffusion.denoiser import Denoiser
+from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.sampler import Multistep
 from sciladm.nn.linear import LocalLinear
 from sciladm.nn.unet import UNet
@@ -67,6 +68,23 @@ def test_ridge_is_noise_that_the_map_bears():
     assert gain[0] < 4 and gain[2] > 8, gain
 
 
+def test_cells_with_maps_of_their_own():
+    """Cells whose laws differ: own maps find them, drawn to the common one as asked."""
+    gen = torch.Generator().manual_seed(5)
+    past = torch.randn(900, 1, 4, 6, generator=gen)
+    gain = torch.linspace(0.2, 2.0, 24).view(4, 6)
+    target = gain * past + 0.1 * gain * torch.randn(past.shape, generator=gen)
+    fitted = {}
+    for local in (0, 1, 10**9):
+        fitted[local] = LocalLinear(1, 1, 0 * ROWS, BOUNDARIES, local=local)
+        fitted[local].fit([(past, None, target)], ridge=1e-6)
+    own, common, drawn = fitted[1], fitted[0], fitted[10**9]
+    torch.testing.assert_close(own.weight[:, 0, 4], gain.flatten(), rtol=0.05, atol=0)
+    torch.testing.assert_close(own.left()[0], 0.1 * gain, rtol=0.1, atol=0)
+    torch.testing.assert_close(drawn(past), common(past), rtol=1e-4, atol=1e-4)
+    assert (common.left() > 0.5).all()
+
+
 def test_linear_forecast_leaves_out_neighbours_where_samples_are_few():
     past, forcing, target, _ = linear_world(4, 0)
     base = LocalLinear(3, 2, ROWS, BOUNDARIES, 1)
@@ -98,7 +116,7 @@ class Exact(nn.Module):
 
 
 def make(backbone, past=3):
-    base = LocalLinear(past, 2, ROWS, BOUNDARIES, 1)
+    base = MeanForecast(LocalLinear(past, 2, ROWS, BOUNDARIES, 1), None)
     return Denoiser(backbone, base, torch.ones(2, 4, 6))
 
 
@@ -148,7 +166,8 @@ def test_forecast_of_a_linear_world_is_calibrated():
     """Closed-form base + exact denoiser + sampler = the true predictive distribution."""
     past, forcing, target, exact = linear_world(600, 0)
     model = make(Exact(1.0))
-    model.base.fit([(past, forcing, target)], ridge=1e-6)
+    model.base.linear.fit([(past, forcing, target)], ridge=1e-6)
+    model.base.measure([(past, forcing, target)], torch.zeros(1, 4, 6))
     past, forcing, target, _ = linear_world(500, 9)
     context = model.context(past, forcing, torch.zeros(1, 4, 6))
     noise = torch.randn(500, 2, 4, 6, generator=torch.Generator().manual_seed(4))
@@ -158,3 +177,33 @@ def test_forecast_of_a_linear_world_is_calibrated():
     assert np.isclose(float((z - truth).std()), 0.3, rtol=0.03)
     assert np.isclose(float((target - truth).std()), 0.3, rtol=0.03)
     torch.testing.assert_close(model.departure(z, context), r, atol=1e-4, rtol=1e-4)
+
+
+class Shift(nn.Module):
+    """A network that adds one unit of what the linear map leaves."""
+
+    def forward(self, x, noise):
+        return torch.ones(len(x), 2, *x.shape[2:])
+
+
+def test_mean_adds_its_network_in_units_of_what_the_linear_map_leaves():
+    past, forcing, target, _ = linear_world(600, 0)
+    statics = torch.zeros(1, 4, 6)
+    mean = MeanForecast(LocalLinear(3, 2, ROWS, BOUNDARIES, 1), Shift())
+    mean.linear.fit([(past, forcing, target)])
+    got = mean(past, forcing, statics.expand(600, 1, 4, 6))
+    left = mean.linear.left()
+    torch.testing.assert_close(got, mean.linear(past, forcing) + left)
+    loss = mean.loss(past, forcing, statics.expand(600, 1, 4, 6), target)
+    assert float(loss.mean()) == pytest.approx(2, rel=0.02)  # noise 1 and shift 1
+    mean.measure([(past[:300], forcing[:300], target[:300]),
+                  (past[300:], forcing[300:], target[300:])], statics)  # fmt: skip
+    torch.testing.assert_close(mean.left(), left * 2**0.5, rtol=0.02, atol=0)
+
+
+def test_few_samples_share_their_standard_deviation():
+    past, forcing, target, _ = linear_world(20, 0)
+    mean = MeanForecast(LocalLinear(3, 2, ROWS, BOUNDARIES, 1), None)
+    mean.measure([(past, forcing, target)], torch.zeros(1, 4, 6))
+    assert (mean.std == mean.std[:1]).all()
+    torch.testing.assert_close(mean.std[0], target.square().mean((0, 2, 3)).sqrt())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciladm.conventions import UserError, rename_in
+from sciladm.conventions import UserError, format_duration, rename_in
 from sciladm.data.catalog import open_card
 from sciladm.data.fields import Fields
 from sciladm.data.frames import Frames
@@ -16,13 +16,16 @@ from sciladm.data.remote import Progress
 from sciladm.data.sources import Wanted
 from sciladm.data.splits import Splits
 from sciladm.data.store import fingerprint, open_store
-from sciladm.data.windows import stride
+from sciladm.data.times import Times, spaced
+from sciladm.data.windows import stride, window_starts
 from sciladm.recipe import Recipe
 
 OWN = "own"
 """The source of data that were given by their path."""
-SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
-"""How one's own data are split where a recipe does not say."""
+SHARES = (0.7, 0.15, 0.15)
+"""Train, validation, test: how one's own data are split where a recipe does not say."""
+FEWEST = 30
+"""Training windows that a linear forecast needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +77,49 @@ def open_dataset(
         )
     frames = Frames(opened.dataset, fields)
     splits = Splits.resolve(data.splits or opened.splits, frames.times)
-    stride(frames.times, recipe.window.step)
+    stride(frames.times, settled(recipe, frames.times).window.step)
     return DataSet(frames, splits, opened.source, opened.kind, opened.card.title,
                    opened.fingerprint, opened.path)  # fmt: skip
+
+
+def settled(recipe: Recipe, times: Times) -> Recipe:
+    """The recipe with what its data alone can tell: a step of `auto` is the data's own."""
+    if recipe.window.step != "auto":
+        return recipe
+    _, own = spaced(times)
+    if own == np.timedelta64(0):
+        raise UserError("the data have a single time: nothing can be forecast from them")
+    window = recipe.window.model_copy(update={"step": format_duration(own)})
+    return recipe.model_copy(update={"window": window})
+
+
+def check_trainable(recipe: Recipe, data: DataSet) -> None:
+    """UserError for data that this recipe cannot be trained on, before anything is computed."""
+    channels, auto = data.fields.channels, recipe.autoencoder
+    if gappy := [channel.name for channel in channels if channel.missing == "moving"]:
+        raise UserError(
+            f"{', '.join(gappy)}: values are missing in other cells from time to time, and a "
+            "forecast is learnt from whole fields; fill the gaps first, leave the variable out "
+            "with data.variables, or say data.missing.NAME=static if it is land after all"
+        )
+    size = len(channels) * auto.patch ** len(data.fields.grid.shape)
+    if auto.channels > size:
+        raise UserError(
+            f"autoencoder.channels is {auto.channels}, but a patch of {auto.patch} cells a side "
+            f"of {len(channels)} channels has {size} numbers; set it to {size} at most, about "
+            f"{max(1, size // 3)} for a compression of 3"
+        )
+    times = data.frames.times
+    for split, fewest in (("train", FEWEST), ("validation", 1)):
+        inside = data.indices(split)
+        count = len(window_starts(times, recipe.window, data.splits[split]))
+        if count < fewest:
+            raise UserError(
+                f"{split} has {len(inside)} of the data's {len(times)} times, {count} windows of "
+                f"{recipe.window.past} + {recipe.window.future} frames a step of "
+                f"{recipe.window.step} apart, and {fewest} are needed at least; give more data, "
+                "a shorter window.step, or other data.splits"
+            )
 
 
 def _own(recipe: Recipe, source: str | None, fields: Fields | None) -> DataSet:
@@ -102,16 +145,7 @@ def _own(recipe: Recipe, source: str | None, fields: Fields | None) -> DataSet:
             f"{data.path}: no dimension is time; name it with --set data.dims.NAME=time"
         )
     frames = Frames(ds.sortby("time"), fields)
-    splits = Splits.resolve(data.splits or _shares(frames.times), frames.times)
-    stride(frames.times, recipe.window.step)
+    splits = Splits.resolve(data.splits or Splits.shares(frames.times, SHARES), frames.times)
+    stride(frames.times, settled(recipe, frames.times).window.step)
     return DataSet(frames, splits, OWN, OWN, str(ds.attrs.get("title", "own data")),
                    fingerprint(raw), why=why)  # fmt: skip
-
-
-def _shares(times: Any) -> dict[str, Any]:
-    """Train, validation and test one after another in time."""
-    edges = np.round(np.cumsum([0.0, *SHARES.values()]) * len(times)).astype(int)
-    return {
-        name: [[str(times[a])[:19], str(times[b - 1])[:19]]]
-        for name, a, b in zip(SHARES, edges[:-1], edges[1:], strict=True)
-    }

@@ -1,6 +1,6 @@
 """E[clean | noisy, context], and what it is trained on.
 
-The network never sees the target z itself but its standardised departure r from a linear forecast:
+The network never sees the target z itself but its standardised departure r from what is expected:
 z = mean(context) + std · r. Noise, sampler and guidance work on r, whose variance is 1.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sciladm.nn.linear import LocalLinear
+from sciladm.diffusion.mean import MeanForecast
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Denoiser(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, backbone: nn.Module, base: LocalLinear, weight: Tensor) -> None:
+    def __init__(self, backbone: nn.Module, base: MeanForecast, weight: Tensor) -> None:
         super().__init__()
         self.backbone = backbone
         self.base = base
@@ -44,8 +44,8 @@ class Denoiser(nn.Module):
     def context(self, past: Tensor, forcings: Tensor, statics: Tensor) -> Context:
         """Latents of known frames (batch, past, *space), forcings at the valid time (batch,
         forcing, *space), statics (static, *space) or with a batch, all on the latent grid."""
-        mean = self.base(past, forcings)
         statics = statics.expand(len(past), *statics.shape[-past.ndim + 1 :])
+        mean = self.base(past, forcings, statics)
         return Context(mean, self.base.left(), torch.cat([past, mean, forcings, statics], dim=1))
 
     def departure(self, z: Tensor, context: Context) -> Tensor:

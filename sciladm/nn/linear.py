@@ -17,12 +17,14 @@ class LocalLinear(nn.Module):
     of cells; beside it the standard deviation of what it leaves, per output and group.
 
     groups: int64 (*space), e.g. `Grid.rows()`: on the sphere every latitude has a map of its own,
-    the same all along it. Before `fit`, y = 0 and std = 1, which is right where nothing is known.
+    the same all along it. With `local` > 0 every cell has one, drawn to its group's as if by that
+    many samples. Before `fit`, y = 0 and std = 1, which is right where nothing is known.
     """
 
     weight: Tensor
     std: Tensor
     groups: Tensor
+    kin: Tensor
 
     def __init__(
         self,
@@ -31,12 +33,17 @@ class LocalLinear(nn.Module):
         groups: Tensor,
         boundaries: Sequence[Boundary],
         extra: int = 0,
+        local: int = 0,
     ) -> None:
         super().__init__()
-        self.inputs, self.boundaries = inputs, tuple(boundaries)
+        self.inputs, self.boundaries, self.local = inputs, tuple(boundaries), local
+        kin = groups
+        if local:
+            groups = torch.arange(groups.numel()).view(groups.shape)
         n = int(groups.max()) + 1
         self.predictors = inputs * 3 ** len(self.boundaries) + extra + 1
         self.register_buffer("groups", groups)
+        self.register_buffer("kin", kin, persistent=False)
         self.register_buffer("weight", torch.zeros(n, outputs, self.predictors))
         self.register_buffer("std", torch.ones(n, outputs))
 
@@ -56,11 +63,14 @@ class LocalLinear(nn.Module):
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """x (batch, inputs, *space), extra (batch, extra, *space) → (batch, outputs, *space)."""
         rows = self._rows(x, extra)
-        y = rows.new_empty(len(rows), rows.shape[1], self.weight.shape[1])
-        flat = self.groups.flatten()
-        for group in range(len(self.weight)):
-            here = flat == group
-            y[:, here] = rows[:, here] @ self.weight[group].T
+        if self.local:
+            y = torch.einsum("bcp,cop->bco", rows, self.weight)
+        else:
+            y = rows.new_empty(len(rows), rows.shape[1], self.weight.shape[1])
+            flat = self.groups.flatten()
+            for group in range(len(self.weight)):
+                here = flat == group
+                y[:, here] = rows[:, here] @ self.weight[group].T
         return y.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
 
     def left(self) -> Tensor:
@@ -96,18 +106,28 @@ class LocalLinear(nn.Module):
                 yy[group] += b.double().square().sum(0).cpu()
                 count[group] += len(a)
         used = self._used(int(count.sum()))
-        few = count < ENOUGH * len(used)
-        for sums in (xx, xy, yy, count):
-            sums[few] = sums.sum(0).expand_as(sums[few]).clone()
+        sums = [xx[:, used][:, :, used], xy[:, used], yy, count]
+        flat, kin = self.groups.flatten().cpu(), self.kin.flatten().cpu()
+        family = torch.zeros(groups, dtype=torch.int64).scatter(0, flat, kin)
+        whole = [s.new_zeros(int(kin.max()) + 1, *s.shape[1:]).index_add(0, family, s)
+                 for s in sums]  # fmt: skip
+        few = whole[-1] < ENOUGH * len(used)
+        for part in whole:
+            part[few] = part.sum(0).expand_as(part[few]).clone()
+        common: dict[int, tuple[Tensor, Tensor]] = {}
         self.weight.zero_()
-        for group in range(groups):
-            a, b = xx[group][used][:, used], xy[group][used]
-            shrink = ridge * a.diagonal()[:-1].mean() * torch.eye(len(used), dtype=torch.float64)
-            shrink[-1, -1] = 0  # the constant is not shrunk
-            w = torch.linalg.solve(a + shrink, b)
-            rest = yy[group] - 2 * (w * b).sum(0) + (w * (a @ w)).sum(0)
+        for group, own in enumerate(family.tolist()):
+            a, b, squares, n = (part[own] for part in whole)
+            if own not in common:  # the constant, last, is not shrunk
+                common[own] = _ridge(a, b, ridge * a.diagonal()[:-1].mean(), 1)
+            w, free = common[own]
+            if self.local:
+                a, b, squares, n = (part[group] for part in sums)
+                more, free = _ridge(a, b - a @ w, self.local / n * a.diagonal()[:-1].mean(), 0)
+                w = w + more
+            rest = squares - 2 * (w * b).sum(0) + (w * (a @ w)).sum(0)
             self.weight[group, :, used] = w.T.float().to(self.weight.device)
-            self.std[group] = (rest / (count[group] - len(used))).clamp(min=1e-12).sqrt().float()
+            self.std[group] = (rest / (n - free)).clamp(min=1e-12).sqrt().float()
 
     def _used(self, samples: int) -> Tensor:
         """Numbers of the predictors that so many samples can bear."""
@@ -126,3 +146,11 @@ class LocalLinear(nn.Module):
                 f"a linear map with {len(used)} predictors needs more samples than {samples}"
             )
         return used
+
+
+def _ridge(a: Tensor, b: Tensor, shrink: Tensor, last: int) -> tuple[Tensor, Tensor]:
+    """(A + shrink)⁻¹ b, the `last` predictors free; and how many samples that fit uses up, the
+    trace of (A + shrink)⁻¹ A."""
+    held = torch.diag(shrink * (torch.arange(len(a)) < len(a) - last))
+    w, hat = torch.linalg.solve(a + held, torch.cat([b, a], dim=1)).tensor_split([b.shape[1]], 1)
+    return w, hat.trace()

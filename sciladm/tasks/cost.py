@@ -10,9 +10,10 @@ import torch
 from sciladm.data.dataset import DataSet
 from sciladm.data.normalise import Normaliser
 from sciladm.data.windows import window_starts
-from sciladm.model import AUTOENCODER, DENOISER, STATISTICS, Model
+from sciladm.model import AUTOENCODER, DENOISER, MEAN, STATISTICS, Model
 from sciladm.recipe import Recipe
-from sciladm.tasks.fit import LATENTS, parts
+from sciladm.tasks.fit import LATENTS
+from sciladm.tasks.fit_denoiser import parts
 
 
 def tell(recipe: Recipe, data: DataSet, path: Path, device: torch.device) -> str:
@@ -25,13 +26,17 @@ def tell(recipe: Recipe, data: DataSet, path: Path, device: torch.device) -> str
     model = Model(path, recipe, data.fields, _blank(data), device=device)
     block = train[:64]
     reading = _seconds(lambda: frames.read(block)) / len(block)
-    denoiser = _step(model) * recipe.denoiser.steps
+    step = _step(model)
+    networks = {
+        MEAN: 0.8 * step * recipe.denoiser.mean_steps,
+        DENOISER: step * recipe.denoiser.steps,
+    }
     encoder = _autoencoder_step(model) * recipe.autoencoder.steps
     done = {STATISTICS: 2, AUTOENCODER: 0.5, LATENTS: 1}
     passes = sum(n for name, n in done.items() if not (path / name).exists())
     left = passes * reading * len(train)
     left += 0.0 if (path / AUTOENCODER).exists() else encoder
-    left += 0.0 if (path / DENOISER).exists() else denoiser
+    left += sum(cost for name, cost in networks.items() if not (path / name).exists())
     latent = model.autoencoder.basis.shape[1] * int(np.prod(model.grid.shape))
     size = channels * int(np.prod(data.fields.grid.shape))
     weights = sum(p.numel() for p in model.denoiser.parameters())
@@ -43,8 +48,8 @@ def tell(recipe: Recipe, data: DataSet, path: Path, device: torch.device) -> str
         f"of {channels} channels on {' × '.join(map(str, data.fields.grid.shape))} cells; "
         f"{len(windows)} windows\n"
         f"computes {size} → {latent} numbers a state (compression {size / latent:.1f}), "
-        f"a denoiser of {weights / 1e6:.2f} M weights for {recipe.denoiser.steps} steps of "
-        f"{recipe.denoiser.batch}\n"
+        f"networks of {weights / 1e6:.2f} M weights for {recipe.denoiser.mean_steps} (mean) and "
+        f"{recipe.denoiser.steps} (denoiser) steps of {recipe.denoiser.batch}\n"
         f"{state} {path}, {4e-6 * latent * (counts['train'] + counts['validation']):.0f} MB, in "
         f"about {_minutes(1.2 * left)} on this {device.type}, and scores on validation"
     )

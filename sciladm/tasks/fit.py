@@ -5,7 +5,6 @@ on where it stopped and ends in the same bytes.
 """
 
 import hashlib
-import math
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,20 +18,18 @@ from sciladm.conventions import parse_duration
 from sciladm.data.dataset import DataSet
 from sciladm.data.normalise import Normaliser
 from sciladm.data.windows import batch_indices
-from sciladm.diffusion.noise import training_generator, training_sigma
-from sciladm.model import AUTOENCODER, DENOISER, STATISTICS, Model
+from sciladm.diffusion.noise import training_generator
+from sciladm.model import AUTOENCODER, DENOISER, MEAN, STATISTICS, Model
 from sciladm.recipe import Recipe
+from sciladm.tasks.fit_denoiser import fit_denoiser, fit_mean, parts
 from sciladm.tasks.run import claim, versions
 from sciladm.tasks.voice import Silent, Voice
-from sciladm.tasks.windows import Windows
 from sciladm.training.loop import Loop
 
 Report = Callable[..., None]
 LATENTS = "latents.zarr"
 SAMPLES = 1200
 """States that the linear parts are fitted on, spread over the training split."""
-RIDGE = 0.02
-"""Of the linear forecast: less, and its roll-out grows without bound."""
 
 
 def fit(
@@ -55,20 +52,19 @@ def fit(
             _autoencoder(model, data, report)
     model.load_part(AUTOENCODER, autoencoder=model.autoencoder, residual=model.residual)
     _encode(model, data, voice)
+    if not (path / MEAN).exists():
+        with voice.progress("mean") as report:
+            fit_mean(model, data, report)
+    model.load_part(MEAN, mean=model.denoiser.base)
     if not (path / DENOISER).exists():
         with voice.progress("denoiser") as report:
-            _denoiser(model, data, report)
+            fit_denoiser(model, data, report)
     model.load_part(DENOISER, denoiser=model.denoiser)
     for done in path.glob("*.checkpoint.safetensors"):
         done.unlink()
     weights = (path / AUTOENCODER).read_bytes() + (path / DENOISER).read_bytes()
     model.save_facts(model_hash=hashlib.sha256(weights).hexdigest()[:16])
     return model
-
-
-def parts(device: torch.device) -> int:
-    """Into how many parts a training batch falls: two threads on a CPU, whole on a GPU."""
-    return 2 if device.type == "cpu" else 1
 
 
 def provenance(data: DataSet, device: torch.device) -> dict[str, object]:
@@ -112,8 +108,7 @@ def _stretches(model: Model, data: DataSet, split: str, count: int) -> list[Tens
     out = []
     for piece in (pieces[i][::thin] for i in chosen):
         times = data.frames.times[piece]
-        values = model.normaliser.normalise(data.frames.read(piece), times)
-        out.append(torch.from_numpy(values).to(model.device))
+        out.append(model.anomalies(data.frames.read(piece), times))
     return out
 
 
@@ -132,7 +127,7 @@ def _autoencoder(model: Model, data: DataSet, report: Report) -> None:
             generator = training_generator(seed, step, f"latent noise {part}")
             shape = (len(x), own.channels, *model.grid.shape)
             noise = own.latent_noise * torch.randn(shape, generator=generator)
-            return auto.loss(x, model.statics, noise.to(x.device))
+            return auto.loss(x, model.statics, noise.to(x.device), model.valid)
 
         loop = Loop(
             auto, step_loss, model.path, "autoencoder", steps=own.steps, parts=count,
@@ -143,7 +138,8 @@ def _autoencoder(model: Model, data: DataSet, report: Report) -> None:
         auto.whiten(states, model.statics)
     with torch.no_grad():
         held = _stretches(model, data, "validation", SAMPLES // 2)
-        lost = [x - auto.decode(auto.encode(x, model.statics), model.statics) for x in held]
+        given = [auto.decode(auto.encode(x, model.statics), model.statics) for x in held]
+        lost = [(x - back).where(model.valid, 0.0) for x, back in zip(held, given, strict=True)]
         model.residual.fit(lost)
     left = sum(float(r.square().sum()) for r in lost) / sum(float(x.square().sum()) for x in held)
     model.save_facts(autoencoder_lost_variance=left)
@@ -168,48 +164,3 @@ def _encode(model: Model, data: DataSet, voice: Voice) -> None:
             model.grid,
             {"data_fingerprint": data.fingerprint, "recipe": model.recipe.fingerprint()},
         )
-
-
-def _denoiser(model: Model, data: DataSet, report: Report) -> None:
-    """The linear forecast in closed form, the range of noise it leaves, then the network."""
-    own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
-    windows = Windows.of(model, data.splits, "train")
-    denoiser.base.fit(
-        ((past, forcings, future) for past, forcings, future in windows.spread(4 * SAMPLES)), RIDGE
-    )
-    count = parts(model.device)
-
-    def step_loss(step: int, part: int) -> Tensor:
-        share = slice(part, None, count)
-        batch = (x.to(model.device) for x in windows.batch(own.batch, seed, step, share))
-        past, forcings, future = batch
-        context = denoiser.context(past, forcings, model.latent_statics)
-        r = denoiser.departure(future, context)
-        generator = training_generator(seed, step, f"noise {part}")
-        noise = torch.randn(r.shape, generator=generator).to(r.device)
-        sigma = training_sigma(seed, step, own.batch, own.sigma_centre, own.sigma_spread)[share]
-        return denoiser.loss(r, context, sigma.to(r.device), noise)
-
-    model.save_facts(sigma_max=_sigma_max(model, windows))
-    loop = Loop(
-        denoiser, step_loss, model.path, "denoiser", steps=own.steps, parts=count,
-        learning_rate=own.learning_rate, ema_width=own.ema,
-        save_every=model.recipe.checkpoint_every,
-        progress=lambda step, loss: report(step / own.steps, f"loss {loss:.3f}"),
-    )  # fmt: skip
-    denoiser.load_state_dict(loop.run(), strict=False)
-    model.save_part(DENOISER, denoiser=denoiser)
-
-
-@torch.no_grad()
-def _sigma_max(model: Model, windows: Windows) -> float:
-    """30 √λ_max: from there on noise drowns the largest pattern of the departures."""
-    rows = []
-    for past, forcings, future in windows.spread(SAMPLES // 2):
-        context = model.denoiser.context(
-            past.to(model.device), forcings.to(model.device), model.latent_statics
-        )
-        rows.append(model.denoiser.departure(future.to(model.device), context).flatten(1).cpu())
-    r = torch.cat(rows)
-    largest = torch.linalg.eigvalsh((r @ r.T).double())[-1] / len(r)
-    return 30 * math.sqrt(float(largest))

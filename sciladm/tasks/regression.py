@@ -1,9 +1,8 @@
-"""The dressed regression: what the same network earns without diffusion.
+"""The dressed regression: what the same networks earn without diffusion.
 
-The denoiser at infinite noise sees the context alone, and the best it can say is the mean. It is
-trained for that and nothing else, with the same steps, batches and learning rate, rolled out
-without noise, decoded without residual and dressed with whole validation errors: if diffusion does
-not beat it, diffusion earned nothing.
+The mean that draws depart from, given all the steps that mean and denoiser had together, rolled
+out without noise, decoded without residual and dressed with whole validation errors: if diffusion
+does not beat it, diffusion earned nothing.
 """
 
 from dataclasses import dataclass
@@ -11,37 +10,28 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sciladm.baselines.dressed import DressedForecast
 from sciladm.baselines.series import Leads, Series, State
 from sciladm.conventions import UserError, parse_duration
 from sciladm.data.dataset import DataSet
-from sciladm.diffusion.denoiser import Context, Denoiser
+from sciladm.diffusion.mean import MeanForecast
 from sciladm.model import Model
-from sciladm.tasks.fit import LATENTS, parts
+from sciladm.tasks.fit import LATENTS
+from sciladm.tasks.fit_denoiser import train_mean
 from sciladm.tasks.voice import Voice
 from sciladm.tasks.windows import Windows
-from sciladm.training.loop import Loop
 
 Array = NDArray[np.float32]
 REGRESSION = "regression.safetensors"
 
 
-def mean_departure(denoiser: Denoiser, context: Context) -> Tensor:
-    """E[r | context] (batch, channel, *space): the backbone with no noisy frames to look at."""
-    nothing = torch.zeros_like(context.mean)
-    seen = torch.cat([nothing, context.features], dim=1)
-    out: Tensor = denoiser.backbone(seen, nothing.new_zeros(len(nothing)))
-    return out
-
-
 @dataclass(frozen=True, eq=False)
-class MeanForecast:
+class RolledOut:
     """The regression rolled out from the encoded past: (init_time, leads) → fields."""
 
     model: Model
-    network: Denoiser
+    network: MeanForecast
     state: State
 
     @torch.inference_mode()
@@ -58,18 +48,16 @@ class MeanForecast:
             done = len(frames) - window.past
             times = init_time + (done + 1 + np.arange(window.future)) * step
             past = torch.cat(frames[-window.past :])[None]
-            context = self.network.context(past, model.forcings(times)[None], model.latent_statics)
-            z = self.network.clean(mean_departure(self.network, context), context)
+            z = self.network(past, model.forcings(times)[None], model.latent_statics[None])
             frames += list(z[0].chunk(window.future))
         chosen = [window.past - 1 + int(lead / step) for lead in leads]
         latents = torch.stack([frames[n] for n in chosen])
         return model.decode(latents, init_time + leads, None)
 
 
-def train_regression(model: Model, data: DataSet, voice: Voice) -> Denoiser:
+def train_regression(model: Model, data: DataSet, voice: Voice) -> MeanForecast:
     """The regression of a run: trained the first time, kept in the run's folder."""
-    network = Model.start(model.path, model.recipe, model.device).denoiser
-    network.base.load_state_dict(model.denoiser.base.state_dict())
+    network = Model.start(model.path, model.recipe, model.device).denoiser.base
     if not (model.path / REGRESSION).exists():
         if not (model.path / LATENTS).exists():
             raise UserError(
@@ -77,37 +65,19 @@ def train_regression(model: Model, data: DataSet, voice: Voice) -> Denoiser:
                 "gone; `python -m sciladm.train` with the run's recipe makes it again"
             )
         own = model.recipe.denoiser
+        steps = own.mean_steps + own.steps
         voice.say(
-            f"training the regression that the model is held against, once: {own.steps} steps of "
-            f"{own.batch} windows, about as long as the denoiser took; kept as "
+            f"training the regression that the model is held against, once: {steps} steps of "
+            f"{own.batch} windows, about as long as the model's networks took; kept as "
             f"{model.path / REGRESSION}"
         )
-        _train(model, network, data, voice)
-        model.save_part(REGRESSION, denoiser=network)
-    model.load_part(REGRESSION, denoiser=network)
+        windows = Windows.of(model, data.splits, "train")
+        with voice.progress("regression") as report:
+            train_mean(model, network, windows, steps, "regression", report)
+        model.save_part(REGRESSION, mean=network)
+        (model.path / "regression.checkpoint.safetensors").unlink(missing_ok=True)
+    model.load_part(REGRESSION, mean=network)
     return network
-
-
-def _train(model: Model, network: Denoiser, data: DataSet, voice: Voice) -> None:
-    own, seed = model.recipe.denoiser, model.recipe.seed
-    windows = Windows.of(model, data.splits, "train")
-    count = parts(model.device)
-
-    def step_loss(step: int, part: int) -> Tensor:
-        batch = windows.batch(own.batch, seed, step, slice(part, None, count))
-        past, forcings, future = (x.to(model.device) for x in batch)
-        context = network.context(past, forcings, model.latent_statics)
-        error = mean_departure(network, context) - network.departure(future, context)
-        return (error.square() * network.weight).mean()
-
-    with voice.progress("regression") as report:
-        loop = Loop(
-            network, step_loss, model.path, "regression", steps=own.steps, parts=count,
-            learning_rate=own.learning_rate, ema_width=own.ema,
-            save_every=model.recipe.checkpoint_every,
-            progress=lambda step, loss: report(step / own.steps, f"loss {loss:.3f}"),
-        )  # fmt: skip
-        network.load_state_dict(loop.run(), strict=False)
 
 
 @dataclass(frozen=True)
@@ -132,7 +102,7 @@ def dressed_regression(
     voice: Voice,
 ) -> DressedForecast:
     """The regression as an ensemble of ``members``."""
-    mean = MeanForecast(model, train_regression(model, data, voice), state)
+    mean = RolledOut(model, train_regression(model, data, voice), state)
     window = model.recipe.window
     back = np.arange(1, window.past) * parse_duration(window.step)
     known = WithPast(validation.times, validation.read, back)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from sciladm.baselines.climatology import Climatology
 from sciladm.baselines.series import Series
-from sciladm.conventions import parse_duration
+from sciladm.conventions import UserError, parse_duration
 from sciladm.data.dataset import DataSet
 from sciladm.data.plan import ForecastPlan
 from sciladm.data.windows import resolve_init, stride
@@ -26,10 +26,11 @@ def validate(model: Model, data: DataSet, workers: int, voice: Voice) -> pd.Data
     """Scores of `model` and `climatology` on validation; also `validation.csv` and `samples/`."""
     recipe = model.recipe
     step = parse_duration(recipe.window.step)
-    leads = step * np.arange(1, recipe.window.future * FRAMES + 1)
     back = step * (recipe.window.past - 1)
     times = data.frames.times
     usable = len(data.indices("validation")) // stride(times, recipe.window.step)
+    frames = min(FRAMES, max(1, (usable - recipe.window.past) // recipe.window.future))
+    leads = step * np.arange(1, recipe.window.future * frames + 1)
     count = max(1, min(recipe.evaluation.validation_inits, usable // len(leads)))
     init = resolve_init(f"validation:0:{count}", times, data.splits, leads[-1], back)
     members = recipe.micro_batch
@@ -40,9 +41,7 @@ def validate(model: Model, data: DataSet, workers: int, voice: Voice) -> pd.Data
     scorer = Scorer(
         data.fields.names, regions(grid), grid.area, model.normaliser.std, hours, headline
     )
-    train = data.indices("train")
-    series = Series(times[train], lambda numbers: data.frames.read(train[numbers]))
-    climatology = Climatology.fit(series, members, recipe.evaluation.seed)
+    climatology = _climatology(model, data, forecast, members, voice)
     blocks = ForecastPlan(
         data.fields.to_dataset(data.frames.read(init[:1])[0], (), {}), times[init], leads, members,
         recipe.micro_batch,
@@ -51,16 +50,34 @@ def validate(model: Model, data: DataSet, workers: int, voice: Voice) -> pd.Data
         for number, (block, states) in enumerate(forecast.draw(blocks, workers)):
             start = times[init[block.init]]
             truth = data.frames.read(init[block.init] + _steps(data, leads))
-            usual = climatology.forecast(start, leads)
-            for lead in range(len(leads)):
-                scorer.add("model", start, lead, states[:, lead], truth[lead])
-                scorer.add("climatology", start, lead, usual[:, lead], truth[lead])
+            drawn = {"model": states}
+            if climatology is not None:
+                drawn["climatology"] = climatology.forecast(start, leads)
+            for name, members_of in drawn.items():
+                for lead in range(len(leads)):
+                    scorer.add(name, start, lead, members_of[:, lead], truth[lead])
             if number == 0:
                 _picture(model, forecast, states, truth)
             report((number + 1) / len(blocks))
     scores = score_table(scorer, resamples=0, seasons=False)
     write_bytes(model.path / "validation.csv", scores.to_csv(index=False).encode())
     return scores
+
+
+def _climatology(
+    model: Model, data: DataSet, forecast: Forecast, members: int, voice: Voice
+) -> Climatology | None:
+    """None, and why, where training has too little of the season."""
+    train = data.indices("train")
+    series = Series(data.frames.times[train], lambda n: data.frames.read(train[n]))
+    try:
+        fitted = Climatology.fit(series, members, model.recipe.evaluation.seed)
+        for start in forecast.init_times:
+            fitted.forecast(start, forecast.leads)
+    except UserError as error:
+        voice.say(f"the scores have no climatology beside them: {error}")
+        return None
+    return fitted
 
 
 def _steps(data: DataSet, leads: np.ndarray) -> np.ndarray:

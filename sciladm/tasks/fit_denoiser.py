@@ -1,0 +1,120 @@
+"""What is expected, then what departs from it: the two networks of a forecast."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from sciladm.data.dataset import DataSet
+from sciladm.diffusion.mean import MeanForecast
+from sciladm.diffusion.noise import training_generator, training_sigma
+from sciladm.model import DENOISER, MEAN, Model
+from sciladm.tasks.windows import Batch, Windows
+from sciladm.training.loop import Loop
+
+Report = Callable[..., None]
+RIDGE = 0.02
+"""Of the linear forecast: less, and its roll-out grows without bound."""
+WINDOWS = 4800
+"""Windows that closed forms are fitted on, spread over the split."""
+
+
+def parts(device: torch.device) -> int:
+    """Into how many parts a training batch falls: two threads on a CPU, whole on a GPU."""
+    return 2 if device.type == "cpu" else 1
+
+
+def fit_mean(model: Model, data: DataSet, report: Report) -> None:
+    """The mean that draws depart from, and how far training departs from it."""
+    windows = Windows.of(model, data.splits, "train")
+    mean = model.denoiser.base
+    train_mean(model, mean, windows, model.recipe.denoiser.mean_steps, "mean", report)
+    model.save_part(MEAN, mean=mean)
+
+
+def train_mean(
+    model: Model, mean: MeanForecast, windows: Windows, steps: int, name: str, report: Report
+) -> None:
+    """The linear part in closed form, then ``steps`` of the network, if it has one."""
+    mean.linear.fit(_moved(model, windows, WINDOWS), RIDGE)
+    count = parts(model.device)
+    weight, statics = model.denoiser.weight, model.latent_statics
+
+    def step_loss(step: int, part: int) -> Tensor:
+        past, forcings, future = _share(model, windows, step, part)
+        placed = statics.expand(len(past), *statics.shape)
+        return (mean.loss(past, forcings, placed, future) * weight).mean()
+
+    if mean.network is not None:
+        told = lambda step, loss: report(step / steps, f"loss {loss:.3f}")
+        loop = _loop(model, mean.network, step_loss, name, steps, count, told)
+        mean.network.load_state_dict(loop.run(), strict=False)
+        mean.network.eval().requires_grad_(False)
+    mean.measure(_moved(model, windows, WINDOWS // 2), statics)
+
+
+def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
+    """The network that draws departures; their size is then taken from validation, where the
+    mean has not learnt the answers."""
+    own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
+    windows = Windows.of(model, data.splits, "train")
+    count = parts(model.device)
+
+    def step_loss(step: int, part: int) -> Tensor:
+        past, forcings, future = _share(model, windows, step, part)
+        context = denoiser.context(past, forcings, model.latent_statics)
+        r = denoiser.departure(future, context)
+        generator = training_generator(seed, step, f"noise {part}")
+        noise = torch.randn(r.shape, generator=generator).to(r.device)
+        sigma = training_sigma(seed, step, own.batch, own.sigma_centre, own.sigma_spread)
+        return denoiser.loss(r, context, sigma[part::count].to(r.device), noise)
+
+    model.save_facts(sigma_max=_sigma_max(model, windows))
+    told = lambda step, loss: report(step / own.steps, f"loss {loss:.3f}")
+    loop = _loop(model, denoiser.backbone, step_loss, "denoiser", own.steps, count, told)
+    denoiser.backbone.load_state_dict(loop.run(), strict=False)
+    held = Windows.of(model, data.splits, "validation")
+    denoiser.base.measure(_moved(model, held, WINDOWS // 2), model.latent_statics)
+    model.save_part(DENOISER, denoiser=denoiser)
+
+
+def _loop(
+    model: Model,
+    network: nn.Module,
+    step_loss: Callable[[int, int], Tensor],
+    name: str,
+    steps: int,
+    count: int,
+    told: Callable[[int, float], None],
+) -> Loop:
+    own = model.recipe.denoiser
+    return Loop(
+        network, step_loss, model.path, name, steps=steps, parts=count, optimiser=own.optimiser,
+        learning_rate=own.learning_rate, ema_width=own.ema,
+        save_every=model.recipe.checkpoint_every, progress=told,
+    )  # fmt: skip
+
+
+def _share(model: Model, windows: Windows, step: int, part: int) -> Batch:
+    own, count = model.recipe.denoiser, parts(model.device)
+    share = slice(part, None, count)
+    past, forcings, future = windows.batch(own.batch, model.recipe.seed, step, share)
+    return past.to(model.device), forcings.to(model.device), future.to(model.device)
+
+
+def _moved(model: Model, windows: Windows, count: int) -> Iterator[Batch]:
+    for past, forcings, future in windows.spread(count):
+        yield past.to(model.device), forcings.to(model.device), future.to(model.device)
+
+
+@torch.no_grad()
+def _sigma_max(model: Model, windows: Windows) -> float:
+    """30 √λ_max: from there on noise drowns the largest pattern of the departures."""
+    rows = []
+    for past, forcings, future in _moved(model, windows, WINDOWS // 8):
+        context = model.denoiser.context(past, forcings, model.latent_statics)
+        rows.append(model.denoiser.departure(future, context).flatten(1).cpu())
+    r = torch.cat(rows)
+    largest = torch.linalg.eigvalsh((r @ r.T).double())[-1] / len(r)
+    return 30 * math.sqrt(float(largest))
