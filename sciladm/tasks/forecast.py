@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciladm.conventions import UserError, format_duration, parse_duration
-from sciladm.data.dataset import DataSet
+from sciladm.data.frames import Frames
 from sciladm.data.plan import Block
 from sciladm.data.times import Times, ticks
 from sciladm.data.windows import stride
@@ -78,39 +78,39 @@ class Forecast:
                 yield ready, states.result()
 
 
-def from_dataset(
-    model: Model, data: DataSet, init: NDArray[np.int64], leads: NDArray[np.timedelta64], seed: int
+def from_states(
+    model: Model,
+    frames: Frames,
+    init: NDArray[np.int64],
+    leads: NDArray[np.timedelta64],
+    seed: int,
 ) -> Forecast:
     """Forecasts from the states ``init`` (numbers) of a data set; states are read when needed.
 
     UserError, before anything is drawn, where one of them has a gap.
     """
-    times = data.frames.times
+    times = frames.times
     window = model.recipe.window
-    every = stride(times, window.step)
+    every = stride(times, window.step) if window.past > 1 else 0
     back = every * np.arange(window.past - 1, -1, -1)
     short = init[init < back[0]]
     if len(short):
         raise UserError(
             f"{times[short[0]]} has not the {window.past} states before it that the model needs"
         )
-    _refuse_gaps(model, data, np.unique(init[:, None] - back))
+    _refuse_gaps(model, frames, np.unique(init[:, None] - back))
 
     def known(number: int) -> Tensor:
-        frames = init[number] - back
         # One state at a time: a convolution's bits depend on the size of the batch.
         return torch.cat(
-            [
-                model.encode(data.frames.read(frames[[i]]), times[frames[[i]]])
-                for i in range(len(frames))
-            ]
+            [model.encode(frames.read(one), times[one]) for one in (init[number] - back)[:, None]]
         )
 
     return Forecast(model, known, times[init], leads, seed)
 
 
-def _refuse_gaps(model: Model, data: DataSet, numbers: NDArray[np.int64]) -> None:
-    fields, frames = model.fields, data.frames
+def _refuse_gaps(model: Model, frames: Frames, numbers: NDArray[np.int64]) -> None:
+    fields = model.fields
     for number in numbers:  # one at a time: they need not fit in memory together
         values = fields.to_array(frames.ds.isel(time=[number]), gaps=True)[0]
         gaps = (~np.isfinite(values) & model.normaliser.valid).reshape(len(values), -1).sum(axis=1)
@@ -118,8 +118,8 @@ def _refuse_gaps(model: Model, data: DataSet, numbers: NDArray[np.int64]) -> Non
             told = ", ".join(f"{fields.names[c]} in {gaps[c]} cells" for c in np.flatnonzero(gaps))
             raise UserError(
                 f"the state of {frames.times[number]} has no value where the model knows the "
-                f"field: {told}. forecast starts from whole states: take another --init or mend "
-                "the data; assimilate is for what is partly observed"
+                f"field: {told}. A forecast starts from whole states: take another --init, or "
+                "fill the gaps first"
             )
 
 

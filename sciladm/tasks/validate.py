@@ -14,7 +14,7 @@ from sciladm.metrics.scorer import Scorer
 from sciladm.metrics.tables import score_table
 from sciladm.model import Model
 from sciladm.report.maps import MapPanel, draw_samples
-from sciladm.tasks.forecast import Forecast, from_dataset
+from sciladm.tasks.forecast import Forecast, from_states
 from sciladm.tasks.voice import Voice
 from sciladm.training.checkpoint import write_bytes
 
@@ -34,7 +34,7 @@ def validate(model: Model, data: DataSet, workers: int, voice: Voice) -> pd.Data
     count = max(1, min(recipe.evaluation.validation_inits, usable // len(leads)))
     init = resolve_init(f"validation:0:{count}", times, data.splits, leads[-1], back)
     members = recipe.micro_batch
-    forecast = from_dataset(model, data, init, leads, recipe.evaluation.seed)
+    forecast = from_states(model, data.frames, init, leads, recipe.evaluation.seed)
     headline = recipe.evaluation.headline or data.fields.names
     hours = (leads / np.timedelta64(1, "h")).tolist()
     grid = data.fields.grid

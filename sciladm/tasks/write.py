@@ -15,7 +15,7 @@ from sciladm.data.dataset import DataSet
 from sciladm.data.plan import Block, ForecastPlan
 from sciladm.data.windows import resolve_init
 from sciladm.model import Model
-from sciladm.tasks.forecast import Forecast, from_dataset, whole_windows
+from sciladm.tasks.forecast import Forecast, from_states, whole_windows
 from sciladm.tasks.run import versions
 from sciladm.tasks.voice import Voice
 
@@ -43,7 +43,7 @@ def write_forecast(model: Model, data: DataSet, request: Request, voice: Voice) 
     leads = whole_windows(recipe, request.leads)
     back = parse_duration(recipe.window.step) * (recipe.window.past - 1)
     init = resolve_init(request.init, frames.times, data.splits, leads[-1], back)
-    forecast = from_dataset(model, data, init, leads, request.seed)
+    forecast = from_states(model, data.frames, init, leads, request.seed)
     state = data.fields.to_dataset(frames.read(init[:1])[0], (), {})
     plan = ForecastPlan(
         state, frames.times[init], leads, request.members, recipe.micro_batch,
