@@ -7,16 +7,18 @@ runs as people run it, by `python -m`, in a temporary folder. Exits 1 if a bit d
 """
 
 import argparse
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import xarray as xr
 
-INIT, LEAD = "test:0:6", "3d"
+INIT, LEAD = "test:0:12", "3d"
 
 
 def command(door: str, *options: object) -> list[str]:
@@ -44,16 +46,27 @@ def equal(a: Path, b: Path, member: int) -> bool:
     return all(pair[0][n].values.tobytes() == pair[1][n].values.tobytes() for n in pair[0])
 
 
-def killed(line: list[str], begun: Path, span: float, kills: int, chance: random.Random) -> int:
-    """Run `line` again and again, killed -9 up to `span` seconds after `begun` exists; then to
-    its end. → how many were killed before they ended."""
+def look(folder: Path) -> dict[str, int]:
+    """When each file of a folder was last written, as far as one can see."""
+    seen = {}
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                seen[f"{path}/{name}"] = Path(path, name).stat().st_mtime_ns
+    return seen
+
+
+def killed(line: list[str], out: Path, span: float, kills: int, chance: random.Random) -> int:
+    """Run `line` again and again, killed -9: every other time up to `span` seconds after its
+    start, else up to half a second after it writes to `out`; then to its end. → how many were
+    killed before they ended."""
     count = 0
-    for _ in range(kills):
-        child = subprocess.Popen(line)
-        while child.poll() is None and not begun.exists():
-            time.sleep(0.01)
+    for number in range(kills):
+        before, child = look(out), subprocess.Popen(line)
+        while number % 2 and child.poll() is None and look(out) == before:
+            time.sleep(0.02)
         try:
-            child.wait(chance.uniform(0, span))
+            child.wait(chance.uniform(0, 0.5 if number % 2 else span))
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

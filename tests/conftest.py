@@ -48,7 +48,7 @@ def tiny_cache(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
 
 QUICK = {
     "autoencoder.steps": 5, "autoencoder.width": 8, "autoencoder.channels": 8,
-    "denoiser.steps": 20, "denoiser.widths": [8], "denoiser.batch": 8,
+    "denoiser.steps": 20, "denoiser.mean_steps": 4, "denoiser.widths": [8], "denoiser.batch": 8,
     "micro_batch": 4, "checkpoint_every": 3, "sampler.steps": 6, "evaluation.validation_inits": 1,
 }  # fmt: skip
 """What makes recipes/tiny.yaml a matter of seconds; its draws are as bad as that."""
