@@ -159,7 +159,7 @@ def test_own_data_by_their_labels(call, tiny, capsys):
         assert same_values(card, call(f"{name}.zarr", *options, files[name])), name
     before = contents(call.folder)
     for name, message in {
-        "gap": r"2m_temperature in 1 cells. forecast starts from whole states",
+        "gap": "has no value where the model knows the field: 2m_temperature in 1 cells",
         "poorer": "no variable 2m_temperature",
         "shifted": "longitude values are not in the data",
     }.items():
