@@ -207,3 +207,14 @@ def test_few_samples_share_their_standard_deviation():
     mean.measure([(past, forcing, target)], torch.zeros(1, 4, 6))
     assert (mean.std == mean.std[:1]).all()
     torch.testing.assert_close(mean.std[0], target.square().mean((0, 2, 3)).sqrt())
+
+
+def test_few_samples_scale_the_standard_deviations_that_were_there():
+    past, forcing, target, _ = linear_world(20, 0)
+    mean = MeanForecast(LocalLinear(3, 2, ROWS, BOUNDARIES, 1), None)
+    shape = torch.tensor([1.0, 2.0, 0.5, 1.0])[:, None].expand(4, 2)
+    mean.std.copy_(shape)
+    mean.measure([(past, forcing, target)], torch.zeros(1, 4, 6))
+    torch.testing.assert_close(mean.std / mean.std[:1], shape)
+    total = mean.left().square().mean((1, 2))
+    torch.testing.assert_close(total, target.square().mean((0, 2, 3)))

@@ -55,7 +55,7 @@ class MeanForecast(nn.Module):
 
     @torch.no_grad()
     def measure(self, samples: Samples, statics: Tensor) -> None:
-        """Set `std` from samples; groups of too few take that of all cells."""
+        """Set `std` from samples; in groups of too few it is scaled as in all cells together."""
         flat = self.linear.groups.flatten()
         square = torch.zeros_like(self.std, dtype=torch.float64)
         count = torch.zeros(len(self.std), dtype=torch.float64, device=flat.device)
@@ -64,6 +64,8 @@ class MeanForecast(nn.Module):
             left = (future - self(past, forcings, placed)).flatten(2).double().square().sum(0)
             square.index_add_(0, flat, left.T)
             count.index_add_(0, flat, torch.full_like(flat, len(past), dtype=torch.float64))
-        few = count < ENOUGH
-        square[few], count[few] = square.sum(0).expand_as(square[few]), count.sum()
-        self.std.copy_((square / count[:, None]).clamp(min=1e-12).sqrt())
+        before = self.std.double().square() * count[:, None]
+        scaled = self.std.double().square() * square.sum(0) / before.sum(0)
+        few = (count < ENOUGH)[:, None]
+        own = square / count[:, None].clamp(min=1)
+        self.std.copy_(own.where(~few, scaled).clamp(min=1e-12).sqrt())

@@ -38,6 +38,7 @@ def train_mean(
 ) -> None:
     """The linear part in closed form, then ``steps`` of the network, if it has one."""
     mean.linear.fit(_moved(model, windows, WINDOWS), RIDGE)
+    mean.std.copy_(mean.linear.std)
     count = parts(model.device)
     weight, statics = model.denoiser.weight, model.latent_statics
 

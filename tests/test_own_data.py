@@ -1,0 +1,168 @@
+"""People's own files, by the command line alone: guessed, trained for ten steps, forecast."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sciladm import forecast, train
+from sciladm.data.cards import folder
+
+RECIPE = str(folder().parent / "recipes" / "own-data.yaml")
+SHORT = [
+    "denoiser.steps=10", "denoiser.mean_steps=0", "denoiser.widths=[8, 8]", "denoiser.batch=8",
+    "sampler.steps=4", "micro_batch=4", "evaluation.validation_inits=1",
+]  # fmt: skip
+
+
+def door(main, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code
+
+
+def trained(data, run, *settings):
+    chosen = [word for one in (*SHORT, *settings) for word in ("--set", one)]
+    return door(train.main, RECIPE, "--data", data, "--run-dir", run, "--quiet", *chosen)
+
+
+def drawn(run, out, *more):
+    words = ("--init", "test:0:2", "--lead", "2step", "--members", 4, "--quiet", *more)
+    code = door(forecast.main, run, "--out", out, *words)
+    return xr.open_zarr(out) if code == 0 else code
+
+
+def field(shape=(200, 9, 13), seed=0):
+    """A pattern that moves along x, a few per cent of it noise."""
+    t, y, x = (np.arange(n, dtype=float).reshape([-1 if i == k else 1 for i in range(3)])
+               for k, n in enumerate(shape))  # fmt: skip
+    noise = np.random.default_rng(seed).standard_normal(shape)
+    return (np.sin(x / 2 - t / 5) + np.cos(y / 3) + 0.1 * noise).astype(np.float32)
+
+
+def sea(values=None, hours=24):
+    """Degrees on 9 × 13 cells with a corner of land, in somebody's names."""
+    values = field() if values is None else values
+    times = np.datetime64("2001-01-01", "ns") + np.arange(len(values)) * np.timedelta64(hours, "h")
+    land = np.zeros(values.shape[1:], bool)
+    land[:4, :5] = True
+    ds = xr.Dataset(
+        {"sst": (("time", "lat", "lon"), np.where(land, np.nan, values), {"units": "degC"})},
+        {
+            "time": times,
+            "lat": ("lat", 40.0 + np.arange(9), {"units": "degrees_north"}),
+            "lon": ("lon", 10.0 + np.arange(13), {"units": "degrees_east"}),
+        },
+    )
+    return ds, land
+
+
+@pytest.fixture(scope="module")
+def coast(tmp_path_factory):
+    """A run on daily fields with land."""
+    home = tmp_path_factory.mktemp("coast")
+    ds, land = sea()
+    ds.to_netcdf(home / "sea.nc")
+    assert trained(home / "sea.nc", home / "run") == 0
+    return home, land
+
+
+def test_land_stays_land(coast, tmp_path):
+    home, land = coast
+    ds = drawn(home / "run", tmp_path / "f.zarr")
+    sizes = {"init_time": 2, "member": 4, "lead_time": 2, "latitude": 9, "longitude": 13}
+    assert ds.sizes == sizes
+    np.testing.assert_array_equal(np.isnan(ds.sst), np.broadcast_to(land, ds.sst.shape))
+    assert ds.sst.attrs["units"] == "degC"
+    assert (ds.lead_time.values == np.array([24, 48], "timedelta64[h]")).all()
+    scored = (home / "run" / "validation.csv").read_text()
+    assert "model" in scored and "nan" not in scored
+
+
+def test_what_lies_under_the_mask_changes_nothing(coast, tmp_path):
+    home, land = coast
+    ds, _ = sea()
+    ds["sst"] = ds.sst.where(~land, 1e30)
+    ds.to_netcdf(tmp_path / "planted.nc")
+    plain = drawn(home / "run", tmp_path / "a.zarr", "--data", home / "sea.nc")
+    planted = drawn(home / "run", tmp_path / "b.zarr", "--data", tmp_path / "planted.nc")
+    np.testing.assert_array_equal(plain.sst.values, planted.sst.values)
+
+
+def test_the_guess_is_shown_and_nothing_is_made(coast, tmp_path, capsys):
+    home, _ = coast
+    run = tmp_path / "none"
+    assert door(train.main, RECIPE, "--data", home / "sea.nc", "--run-dir", run, "--dry-run") == 0
+    said = capsys.readouterr().err
+    for line in ("sst: variable [degC], the same cells always missing", "lat is latitude",
+                 "step: 24h", "140 train"):  # fmt: skip
+        assert line in said, said
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(("hours", "step"), [(1, "1h"), (6, "6h"), (24, "24h")])
+def test_the_step_is_the_datas_own(hours, step, tmp_path, capsys):
+    sea(hours=hours)[0].to_netcdf(tmp_path / "sea.nc")
+    code = door(train.main, RECIPE, "--data", tmp_path / "sea.nc", "--dry-run")
+    assert code == 0 and f"step: {step}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("mend", "settings", "message"),
+    [
+        (lambda ds: ds.isel(time=slice(24)), [], "train has 17 of the data's 24 times"),
+        (lambda ds: ds.isel(time=slice(1)), [], "single time|no variable has a time"),
+        (
+            lambda ds: ds.where((ds.time.dt.day > 9) | (ds.lat > 42)),
+            [],
+            "sst: values are missing in other cells",
+        ),
+        (lambda ds: ds, ["autoencoder.channels=17"], "17, but a patch of 4 .* 16 numbers"),
+        (lambda ds: ds, ["window.step=36h"], "36h is not a whole number of the data's own, 24h"),
+        (lambda ds: ds, ["window.step=often"], "not a duration: 'often'"),
+        (lambda ds: ds, ["data.variables={salt: null}"], "no variable salt"),
+        (lambda ds: ds, ["data.missing={sst: none}"], "are missing or not finite"),
+        (
+            lambda ds: ds.rename(time="when").drop_vars("when"),
+            [],
+            "dimension when .200. is nothing known",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_told(mend, settings, message, tmp_path, capsys):
+    mend(sea()[0]).to_netcdf(tmp_path / "sea.nc")
+    assert trained(tmp_path / "sea.nc", tmp_path / "run", *settings) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1 and not (tmp_path / "run").exists(), said
+    assert re.search(message, said), said
+
+
+def shared():
+    for place in (os.environ.get("SCILADM_DATA"), Path(__file__).parents[2] / "shared/data"):
+        if place and Path(place).is_dir():
+            return Path(place)
+    return pytest.skip("no real data: set SCILADM_DATA to the folder that holds them")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("files", "variables", "step", "missing"),
+    [
+        ("oisst_tasman_daily/oisst_tasman_1982-2012.nc", ["sst"], "24h", True),
+        ("globcurrent_agulhas_daily/*.nc", ["eastward_eulerian_current_velocity",
+         "northward_eulerian_current_velocity"], "24h", True),
+        ("cmip6_access_esm/tas_Amon*historical*.nc", ["tas"], "1mo", False),
+    ],
+)  # fmt: skip
+def test_real_files_in_three_layouts(files, variables, step, missing, tmp_path):
+    place = shared() / files
+    assert trained(place, tmp_path / "run") == 0
+    ds = drawn(tmp_path / "run", tmp_path / "f.zarr")
+    assert sorted(ds.data_vars) == variables
+    assert f"step: {step}" in (tmp_path / "run" / "recipe.yaml").read_text()
+    for name in variables:
+        assert bool(np.isnan(ds[name]).any()) == missing
+        assert np.isfinite(ds[name]).any()
