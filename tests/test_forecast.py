@@ -73,7 +73,7 @@ def test_member_7_is_member_7(call):
         assert contents(other) == contents(eight)
     seeded = call("seed.zarr", "--lead", "2d", "--members", 8, "--seed", 1)
     assert not same_values(seeded, eight, member=7)
-    assert not np.array_equal(*(opened(sixteen)["geopotential"].sel(member=m) for m in (6, 7)))
+    assert len(np.unique(opened(sixteen)["geopotential"][0, :, 0, 0, 3, 4])) == 16  # all differ
 
 
 def test_member_7_does_not_mind_other_initial_times(call, tiny):
