@@ -120,6 +120,7 @@ def test_the_step_is_the_datas_own(hours, step, tmp_path, capsys):
             [],
             "sst: values are missing in other cells",
         ),
+        (lambda ds: ds.convert_calendar("noleap", use_cftime=True), [], "calendar noleap"),
         (lambda ds: ds, ["autoencoder.channels=17"], "17, but a patch of 4 .* 16 numbers"),
         (lambda ds: ds, ["window.step=36h"], "36h is not a whole number of the data's own, 24h"),
         (lambda ds: ds, ["window.step=often"], "not a duration: 'often'"),

@@ -16,7 +16,7 @@ from sciladm.data.remote import Progress
 from sciladm.data.sources import Wanted
 from sciladm.data.splits import Splits
 from sciladm.data.store import fingerprint, open_store
-from sciladm.data.times import Times, spaced
+from sciladm.data.times import Times, calendar_of, spaced
 from sciladm.data.windows import stride, window_starts
 from sciladm.recipe import Recipe
 
@@ -95,7 +95,13 @@ def settled(recipe: Recipe, times: Times) -> Recipe:
 
 def check_trainable(recipe: Recipe, data: DataSet) -> None:
     """UserError for data that this recipe cannot be trained on, before anything is computed."""
-    channels, auto = data.fields.channels, recipe.autoencoder
+    channels, auto, times = data.fields.channels, recipe.autoencoder, data.frames.times
+    if times.dtype.kind != "M":
+        raise UserError(
+            f"the data's times ({times[0]} …, calendar {calendar_of(times)}) are not on the "
+            "standard calendar between 1678 and 2262, which forecasts are written and scored on; "
+            "ds.convert_calendar('standard') converts a calendar, years can be shifted"
+        )
     if gappy := [channel.name for channel in channels if channel.missing == "moving"]:
         raise UserError(
             f"{', '.join(gappy)}: values are missing in other cells from time to time, and a "
@@ -109,7 +115,6 @@ def check_trainable(recipe: Recipe, data: DataSet) -> None:
             f"of {len(channels)} channels has {size} numbers; set it to {size} at most, about "
             f"{max(1, size // 3)} for a compression of 3"
         )
-    times = data.frames.times
     for split, fewest in (("train", FEWEST), ("validation", 1)):
         inside = data.indices(split)
         count = len(window_starts(times, recipe.window, data.splits[split]))
@@ -145,6 +150,7 @@ def _own(recipe: Recipe, source: str | None, fields: Fields | None) -> DataSet:
             f"{data.path}: no dimension is time; name it with --set data.dims.NAME=time"
         )
     frames = Frames(ds.sortby("time"), fields)
+    spaced(frames.times)  # says what is wrong with times that are no dates, or come twice
     splits = Splits.resolve(data.splits or Splits.shares(frames.times, SHARES), frames.times)
     stride(frames.times, settled(recipe, frames.times).window.step)
     return DataSet(frames, splits, OWN, OWN, str(ds.attrs.get("title", "own data")),
