@@ -118,6 +118,13 @@ class Denoiser(Section):
         ge=0,
         description="optimiser steps of the mean that draws depart from; 0: linear",
     )
+    held: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="share of the training windows that the mean does not see: the denoiser then "
+        "learns departures as large as they will be; 0: both see all",
+    )
     steps: Positive = Field(default=800, description="optimiser steps")
     batch: Positive = Field(default=48, description="windows per step")
     optimiser: Literal["adamw", "muon"] = Field(default="muon", description="muon: larger rates")

@@ -27,7 +27,7 @@ def parts(device: torch.device) -> int:
 
 def fit_mean(model: Model, data: DataSet, report: Report) -> None:
     """The mean that draws depart from, and how far training departs from it."""
-    windows = Windows.of(model, data.splits, "train")
+    windows, _ = Windows.of(model, data.splits, "train").apart(model.recipe.denoiser.held)
     mean = model.denoiser.base
     train_mean(model, mean, windows, model.recipe.denoiser.mean_steps, "mean", report)
     model.save_part(MEAN, mean=mean)
@@ -56,10 +56,11 @@ def train_mean(
 
 
 def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
-    """The network that draws departures; their size is then taken from validation, where the
-    mean has not learnt the answers."""
+    """The network that draws departures, from windows that the mean has not seen where some were
+    held back from it; their size is then taken from validation, which it has not seen either."""
     own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
-    windows = Windows.of(model, data.splits, "train")
+    _, windows = Windows.of(model, data.splits, "train").apart(own.held)
+    denoiser.base.measure(_moved(model, windows, WINDOWS // 2), model.latent_statics)
     count = parts(model.device)
 
     def step_loss(step: int, part: int) -> Tensor:
