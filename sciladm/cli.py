@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from sciladm import recipe as recipes
+from sciladm import schema
 from sciladm.conventions import UserError, format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def parse_settings(settings: Sequence[str] | None) -> dict[str, Any]:
         key = key.strip()
         if not equals or not key or not all(key.split(".")):
             raise UserError(f"--set {text}: write KEY=VALUE, such as --set sampler.steps=24")
-        changes[key] = recipes.read_yaml(value, f"--set {key}")
+        changes[key] = schema.read_yaml(value, f"--set {key}")
     return changes
 
 
@@ -206,7 +207,10 @@ def parse_lead(text: str, step: np.timedelta64) -> np.ndarray:
     elif "step" in text:
         raise UserError(f"--lead {text}: write a number of steps such as 1step, or 5d, 36h")
     else:
-        last = parse_duration(text)
+        try:
+            last = parse_duration(text)
+        except UserError as error:
+            raise UserError(f"--lead {text}: {error}, or a number of steps: 3step") from None
     if last % every:
         nearest = max(1, int(last // every)) * every
         raise UserError(

@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sciladm.conventions import UserError, parse_duration
+from sciladm.schema import Section, explain, read_yaml
 
 AFTER_TRAINING = ("sampler", "output", "evaluation")
 """Sections that ``--set`` may still change once a run is trained."""
@@ -24,12 +31,16 @@ Baseline = Literal[
     "dressed_regression",
 ]  # fmt: skip
 Rate = Annotated[float, Field(gt=0, lt=1)]
+_STEPS = re.compile(r"\s*[1-9]\d*\s*steps?\s*")
 
 
-class Section(BaseModel):
-    """A part of a recipe: immutable, and closed to keys that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _duration(text: str) -> str:
+    """A duration's text as it is; ValueError, as pydantic wants it, for one that is none."""
+    try:
+        parse_duration(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 class Data(Section):
@@ -72,13 +83,10 @@ class Window(Section):
         default="24h", description="time between frames: auto, or a multiple of the data's own"
     )
 
-    @model_validator(mode="after")
-    def _a_duration(self) -> Self:
-        try:
-            _ = self.step == "auto" or parse_duration(self.step)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return self
+    @field_validator("step")
+    @classmethod
+    def _a_duration(cls, step: str) -> str:
+        return step if step == "auto" else _duration(step)
 
 
 class Autoencoder(Section):
@@ -157,6 +165,12 @@ class Sampler(Section):
     )
     sigma_min: float = Field(default=0.02, gt=0, description="last σ, in standard deviations")
 
+    @model_validator(mode="after")
+    def _downwards(self) -> Self:
+        if self.sigma_max != "auto" and self.sigma_max <= self.sigma_min:
+            raise ValueError(f"sigma_max must be above sigma_min, {self.sigma_min:g}; or auto")
+        return self
+
 
 class Output(Section):
     """How forecasts are written."""
@@ -187,6 +201,11 @@ class Evaluation(Section):
         default=list(get_args(Baseline)), description="what the model is held against"
     )
     seed: int = Field(default=0, ge=0, description="of bootstrap, ties and sampled baselines")
+
+    @field_validator("lead")
+    @classmethod
+    def _a_lead(cls, lead: str) -> str:
+        return lead if _STEPS.fullmatch(lead) else _duration(lead)
 
 
 class Recipe(Section):
@@ -223,48 +242,15 @@ class Recipe(Section):
         return hashlib.sha256(yaml.safe_dump(tree).encode()).hexdigest()[:16]
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML: no timestamps (dates stay text), no key twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            line = node.start_mark.line + 1
-            raise UserError(
-                f"key `{twice[0]}` stands twice in the mapping at line {line}; keep one"
-            )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-# YAML 1.1 reads 1e-3 as text; people mean the number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML safely; a mistake in it is told with its line."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
 def load(path: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
     """Read a recipe and apply dotted ``changes`` such as ``{"denoiser.steps": 10}``."""
     path = Path(path)
     if path.is_dir() or not path.exists():
-        known = ", ".join(sorted(p.name for p in path.parent.glob("*.yaml"))) or "none"
-        raise UserError(f"no recipe at {path}; recipes in that folder: {known}")
+        known = sorted(p.name for p in path.parent.glob("*.yaml"))
+        near = difflib.get_close_matches(path.name, known, n=5, cutoff=0.3) or known[:5]
+        raise UserError(
+            f"no recipe at {path}; in that folder: {', '.join(near) or 'no file *.yaml'}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -287,13 +273,14 @@ def after_training(trained: Recipe, changes: dict[str, Any]) -> Recipe:
 def parse(tree: Any, changes: dict[str, Any], where: str) -> Recipe:
     """A recipe from its parsed YAML ``tree``; UserError for whatever it may not say."""
     if not isinstance(tree, dict):
-        raise UserError(f"{where}: a recipe is a mapping of sections, got {type(tree).__name__}")
+        got = "an empty file" if tree is None else type(tree).__name__
+        raise UserError(f"{where}: a recipe is a mapping of sections, got {got}")
     for key, value in changes.items():
         _put(tree, key.split("."), value, key)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{where}: {_explain(error)}") from None
+        raise UserError(f"{where}: {explain(error, _keys_at)}") from None
 
 
 def _put(tree: dict[str, Any], path: list[str], value: Any, key: str) -> None:
@@ -302,24 +289,6 @@ def _put(tree: dict[str, Any], path: list[str], value: Any, key: str) -> None:
         if not isinstance(tree, dict):
             raise UserError(f"--set {key}: `{part}` is a value, not a section")
     tree[path[-1]] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """One line per mistake: where, what was got, what was expected."""
-    lines = []
-    for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"] if part not in ("function-after",))
-        if item["type"] == "extra_forbidden":
-            known = _keys_at(item["loc"][:-1])
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
-            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
-            lines.append(f"unknown key `{place}`; {hint}")
-        elif item["type"] == "missing":
-            lines.append(f"key `{place}` is missing")
-        else:
-            got = "" if place == "data" else f" (got {item['input']!r:.60})"
-            lines.append(f"`{place}`: {item['msg'].removeprefix('Value error, ')}{got}")
-    return "; ".join(dict.fromkeys(lines))
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:

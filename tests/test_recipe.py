@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sciladm import recipe
+from sciladm import recipe, schema
 from sciladm.conventions import UserError
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -62,6 +62,6 @@ def test_fingerprint_is_blind_to_what_may_change_after_training():
 
 
 def test_numbers_and_dates_are_read_as_people_mean_them():
-    read = recipe.read_yaml("a: 1e-3\nb: 1979-01-01\n", "here")
+    read = schema.read_yaml("a: 1e-3\nb: 1979-01-01\n", "here")
     assert read == {"a": 1e-3, "b": "1979-01-01"}
     assert yaml.safe_load("a: 1e-3")["a"] == "1e-3"

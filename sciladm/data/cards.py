@@ -4,24 +4,18 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 import sciladm
 from sciladm.conventions import UserError
-from sciladm.recipe import read_yaml
+from sciladm.schema import Section, explain, read_yaml
 
 Missing = Literal["none", "static", "moving"]
 Rule = dict[str, Any]
 """Splits as `splits.Splits.resolve` takes them."""
 
 
-class Part(BaseModel):
-    """A part of a card: immutable, and closed to keys that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Variable(Part):
+class Variable(Section):
     """What is known of one variable."""
 
     units: str = Field(default="", description="of the values in the file")
@@ -37,7 +31,7 @@ class Variable(Part):
     )
 
 
-class ZarrHttps(Part):
+class ZarrHttps(Section):
     """A public zarr 2 store with consolidated metadata; the part needed is kept in the cache."""
 
     name: str
@@ -46,7 +40,7 @@ class ZarrHttps(Part):
     splits: Rule
 
 
-class Local(Part):
+class Local(Section):
     """Files here; the path may use ${SCILADM_DATA} and is relative to the card."""
 
     name: str
@@ -55,7 +49,7 @@ class Local(Part):
     splits: Rule
 
 
-class XarrayTutorial(Part):
+class XarrayTutorial(Section):
     """One of xarray's tutorial files, downloaded once by pooch."""
 
     name: str
@@ -64,7 +58,7 @@ class XarrayTutorial(Part):
     splits: Rule
 
 
-class SimulatedYears(Part):
+class SimulatedYears(Section):
     """How much is simulated: years of each split, each a realisation of its own."""
 
     train: int = Field(default=10, gt=0)
@@ -76,7 +70,7 @@ class SimulatedYears(Part):
     longitudes: int = Field(default=64, gt=7)
 
 
-class Simulated(Part):
+class Simulated(Section):
     """A simulated world, computed here once and kept in the cache; its plan holds its splits."""
 
     name: str
@@ -89,7 +83,7 @@ class Simulated(Part):
 Source = Annotated[ZarrHttps | Local | XarrayTutorial | Simulated, Field(discriminator="kind")]
 
 
-class Card(Part):
+class Card(Section):
     """A data set, as its card tells it."""
 
     title: str
@@ -117,7 +111,7 @@ def load_card(name_or_path: str | Path) -> tuple[Card, Path]:
         if str(name_or_path) not in known:
             near = difflib.get_close_matches(str(name_or_path), known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise UserError(f"no card {name_or_path}; {hint}There are: {', '.join(known)}")
+            raise UserError(f"no card {name_or_path}; {hint}there are: {', '.join(known)}")
         path = folder() / f"{name_or_path}.yaml"
     try:
         text = path.read_text(encoding="utf-8")
@@ -126,25 +120,7 @@ def load_card(name_or_path: str | Path) -> tuple[Card, Path]:
     try:
         return Card.model_validate(read_yaml(text, str(path))), path
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
-
-
-def _explain(error: ValidationError) -> str:
-    """One line per mistake, an unknown key with the nearest known one."""
-    lines = []
-    for item in error.errors():
-        *where, last = item["loc"] or ("card",)
-        place = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            known = _known(tuple(where))
-            near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.4)
-            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
-            lines.append(f"unknown key `{place}`; {hint}")
-        elif item["type"] == "missing":
-            lines.append(f"key `{place}` is missing")
-        else:
-            lines.append(f"`{place}`: {item['msg']} (got {item['input']!r:.60})")
-    return "; ".join(lines)
+        raise UserError(f"{path}: {explain(error, _known)}") from None
 
 
 def _known(where: tuple[int | str, ...]) -> list[str]:

@@ -12,7 +12,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from sciladm import recipe as recipes
+from sciladm import schema
 from sciladm.conventions import UserError, rename_in
+from sciladm.data.blocks import unfinished
 from sciladm.data.fields import Fields
 from sciladm.data.store import open_store
 from sciladm.recipe import Recipe
@@ -33,6 +35,9 @@ class Forecasts:
     @classmethod
     def open(cls, path: Path) -> "Forecasts":
         """Any forecast store that xarray reads, in our layout or WeatherBench2's."""
+        if left := unfinished(path):
+            raise UserError(f"{path} is not finished, {left} blocks are still to be written; run "
+                            "the command that writes it again")  # fmt: skip
         ds = rename_in(open_store(path))
         lacks = [dim for dim in ("init_time", "lead_time") if dim not in ds.coords]
         if lacks:
@@ -75,7 +80,7 @@ class Forecasts:
         if not self.fact("recipe"):
             return None
         where = f"{self.path}, attribute recipe"
-        return recipes.parse(recipes.read_yaml(self.fact("recipe"), where), {}, where)
+        return recipes.parse(schema.read_yaml(self.fact("recipe"), where), {}, where)
 
     def read(
         self, init: np.datetime64, leads: NDArray[np.timedelta64], members: int, fields: Fields
