@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sciladm"
 ORDER = [
     "conventions", "schema", "grid", "recipe", "simulate", "metrics", "baselines", "data",
-    "observe", "nn", "autoencoder", "diffusion", "latents", "training", "model", "report", "tasks", "cli",
-    "train", "forecast", "evaluate",
+    "observe", "nn", "autoencoder", "diffusion", "latents", "training", "model", "report",
+    "tasks", "cli", "train", "forecast", "evaluate",
 ]  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 

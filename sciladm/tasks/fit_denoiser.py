@@ -112,11 +112,12 @@ def _moved(model: Model, windows: Windows, count: int) -> Iterator[Batch]:
 
 @torch.no_grad()
 def _sigma_max(model: Model, windows: Windows) -> float:
-    """30 √λ_max: from there on noise drowns the largest pattern of the departures."""
+    """30 √λ_max: from there on noise drowns the largest pattern of the departures. Two digits, so
+    that the last bits of an eigenvalue do not matter."""
     rows = []
     for past, forcings, future in _moved(model, windows, WINDOWS // 8):
         context = model.denoiser.context(past, forcings, model.latent_statics)
         rows.append(model.denoiser.departure(future, context).flatten(1).cpu())
     r = torch.cat(rows)
     largest = torch.linalg.eigvalsh((r @ r.T).double())[-1] / len(r)
-    return 30 * math.sqrt(float(largest))
+    return float(f"{30 * math.sqrt(float(largest)):.2g}")
