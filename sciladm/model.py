@@ -31,7 +31,7 @@ from sciladm.grid import Grid
 from sciladm.nn.linear import LocalLinear
 from sciladm.nn.unet import UNet
 from sciladm.recipe import Recipe
-from sciladm.training.checkpoint import read_tensors, write_bytes, write_tensors
+from sciladm.training.checkpoint import read_json, read_tensors, write_bytes, write_tensors
 
 Array = NDArray[np.float32]
 STATISTICS = "statistics.safetensors"
@@ -248,9 +248,10 @@ class Model:
             try:
                 module.load_state_dict(own)
             except RuntimeError as error:
+                first = str(error).splitlines()[1:2] or [str(error)]
                 raise UserError(
-                    f"{self.path / name} does not fit the run's recipe: {error}. One of them was "
-                    "changed after training; restore it, or train anew"
+                    f"{self.path / name} does not fit the run's recipe.yaml ({first[0].strip()}); "
+                    "one of them was changed after training: restore it, or train anew"
                 ) from None
             module.eval().requires_grad_(False)
 
@@ -260,7 +261,7 @@ class Model:
         tensors, facts = read_tensors(path / STATISTICS)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         fields = Fields.from_dict(facts["fields"], arrays.pop("statics"))
-        told = json.loads((path / "facts.json").read_text())
+        told = read_json(path / "facts.json")
         return cls(path, recipe, fields, Normaliser.from_state(arrays), told, device)
 
     @classmethod

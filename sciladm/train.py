@@ -37,6 +37,7 @@ def train(
     where = cli.device(device)
 
     from sciladm.data.dataset import check_trainable, open_dataset, settled
+    from sciladm.data.durable import writing
     from sciladm.report.tables import print_table
     from sciladm.tasks.cost import tell
     from sciladm.tasks.fit import fit
@@ -54,8 +55,9 @@ def train(
         return
     if opened.kind == "simulated":
         screen.say("simulated data: no score of this run is a score on ERA5")
-    model = fit(read, opened, path, where, overwrite, screen)
-    scores = validate(model, opened, cli.workers(), screen)
+    with writing(path):
+        model = fit(read, opened, path, where, overwrite, screen)
+        scores = validate(model, opened, cli.workers(), screen)
     if not quiet:
         print_table(scores, headline=read.evaluation.headline or None)
     asked = f"--lead {read.evaluation.lead} --members {read.evaluation.members}"

@@ -92,7 +92,7 @@ def test_absent_moves_on_and_damage_does_not(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no source fourth; there are: first, unset, third"):
         open_card(path, source="fourth")
     (tmp_path / "none.nc").write_bytes(b"CDF")
-    with pytest.raises(UserError, match=r"none\.nc: cannot be read|none\.nc: no reader"):
+    with pytest.raises(UserError, match=r"none\.nc: cannot be read|none\.nc is no netCDF"):
         open_card(path)
 
 

@@ -124,6 +124,15 @@ class ForecastStore:
         return ".".join((*start, *map(str, place)))
 
 
+def unfinished(path: Path) -> int:
+    """How many blocks a store of ours still lacks; 0 for stores of others."""
+    records = path / RECORDS
+    if not (records / "done").is_dir():
+        return 0
+    array = zarr.open_group(records, mode="r", use_consolidated=False)["done"]
+    return int(np.sum(np.asarray(array[...]) == 0))  # type: ignore[index]
+
+
 def _create(path: Path, plan: ForecastPlan) -> None:
     """Make the empty store beside ``path`` and move it there whole."""
     new, old = (path.with_name(f".{path.name}.{word}") for word in ("creating", "replaced"))

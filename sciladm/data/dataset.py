@@ -93,8 +93,19 @@ def settled(recipe: Recipe, times: Times) -> Recipe:
     return recipe.model_copy(update={"window": window})
 
 
+def check_headline(recipe: Recipe, data: DataSet) -> None:
+    """UserError for a headline variable that the data do not have."""
+    names = data.fields.names
+    if odd := [name for name in recipe.evaluation.headline if name not in names]:
+        raise UserError(
+            f"evaluation.headline: {', '.join(odd)} is not among the channels, which are: "
+            f"{', '.join(names)}"
+        )
+
+
 def check_trainable(recipe: Recipe, data: DataSet) -> None:
     """UserError for data that this recipe cannot be trained on, before anything is computed."""
+    check_headline(recipe, data)
     channels, auto, times = data.fields.channels, recipe.autoencoder, data.frames.times
     if times.dtype.kind != "M":
         raise UserError(

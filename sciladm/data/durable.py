@@ -18,7 +18,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"cannot write {path}: {reason}. Finished blocks are safe: make room or mend the "
+            f"cannot write {path}: {reason}. What is finished is safe: make room or mend the "
             "permission, then run the same command again to go on"
         ) from error
 

@@ -136,6 +136,8 @@ def _line(array: xr.DataArray, levels: list[int] | None, meta: Variable) -> str:
 
 
 def _nothing(ds: xr.Dataset, left_out: dict[str, str], gridded: bool) -> str:
+    if gridded and ds.sizes.get("time") == 1:
+        return "the data have a single time: nothing can be learnt from them; give more files"
     if gridded:
         return (
             f"no variable has a time dimension (there are: {', '.join(map(str, ds.dims))}); say "

@@ -21,7 +21,7 @@ def get(ds: xr.Dataset, name: str) -> xr.DataArray:
         near = difflib.get_close_matches(name, map(str, ds.data_vars), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         known = ", ".join(map(str, ds.data_vars))
-        raise UserError(f"no variable {name} in the data; {hint}There are: {known}")
+        raise UserError(f"no variable {name} in the data; {hint}there are: {known}")
     return ds[name]
 
 

@@ -199,7 +199,8 @@ def open_simulated(
             store.parent.mkdir(parents=True, exist_ok=True)
         lock = hold(store.parent)
         try:
-            record.world.run(store, record.plan, progress)
+            with writing(store):
+                record.world.run(store, record.plan, progress)
         finally:
             if lock is not None:
                 os.close(lock)

@@ -47,7 +47,7 @@ def open_store(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
 
 def read(array: xr.DataArray) -> NDArray[Any]:
     """Values of a lazy array, in native byte order; a damaged file is told by its name."""
-    where = str(array.encoding.get("source", array.name))
+    where = f"{array.encoding.get('source', 'the data')}, variable {array.name}"
     with _told(where), dask.config.set(scheduler="synchronous"):
         values = np.asarray(array.values)
     return values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -90,8 +90,8 @@ def _told(where: str) -> Iterator[None]:
         said = " ".join(str(error).split())[:300] or type(error).__name__
         if "IO backends" in said:
             raise UserError(
-                f"{where}: no reader is installed for this kind of file; GRIB needs "
-                "pip install 'sciladm[grib]', other formats must be converted to netCDF or zarr"
+                f"{where} is no netCDF file and no zarr store that can be read, or it is damaged; "
+                "GRIB needs pip install 'sciladm[grib]', other formats must be converted first"
             ) from None
         raise UserError(
             f"{where}: cannot be read, it may be cut short or damaged: {said}"
@@ -131,6 +131,8 @@ def _open_one(path: str) -> xr.Dataset:
     with _told(path):
         if "://" in path or _is_zarr(path):
             ds = xr.open_zarr(path, chunks=None, decode_times=False, **_consolidated(path))
+            for variable in ds.variables.values():
+                variable.encoding["source"] = path  # as netCDF's have it, for messages
         else:
             _refuse_short_netcdf3(path)
             ds = xr.open_dataset(path, decode_times=False)

@@ -127,9 +127,15 @@ def stride(times: Times, step: str | np.timedelta64) -> int:
     if count < 1 or count != round(count):
         raise UserError(
             f"a step of {format_duration(wanted)} is not a whole number of the data's own, "
-            f"{format_duration(own)}; set window.step to a multiple of {format_duration(own)}"
+            f"{format_duration(own)}; set window.step to a multiple of {format_duration(own)}, or "
+            "give a trained run data on the step it was trained with"
         )
     return round(count)
+
+
+def date_text(tick: int, calendar: str) -> str:
+    """A tick as people write it: ``2020-01-31T06:00:00``."""
+    return str(cftime.num2date(int(tick), _EPOCH, calendar=calendar).isoformat())
 
 
 def spell(text: str, calendar: str) -> tuple[int, int]:

@@ -154,7 +154,7 @@ def _find(metadata: dict[str, Any], name: str, url: str) -> RemoteArray:
         known = sorted(key.split("/")[0] for key in metadata if key.endswith("/.zarray"))
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"{url}: no variable {name}; {hint}There are: {', '.join(known)}")
+        raise UserError(f"{url}: no variable {name}; {hint}there are: {', '.join(known)}")
     array = RemoteArray.parse(name, metadata)
     if {"scale_factor", "add_offset"} & set(array.attributes):
         raise UserError(f"{url}: {name} is packed; this reader takes plain numbers only")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sciladm.conventions import UserError, format_duration
 from sciladm.data.splits import Splits as Splits
 from sciladm.data.splits import duration_ticks, range_of
-from sciladm.data.times import Times, calendar_of, spaced, spell, ticks
+from sciladm.data.times import Times, calendar_of, date_text, spaced, spell, ticks
 from sciladm.data.times import stride as stride
 
 log = logging.getLogger(__name__)
@@ -80,20 +80,20 @@ def resolve_init(
     if match := text.split(":") if text.split(":")[0] in splits.ranges else None:
         return _of_split(match, text, times, splits, lead, past)
     t, calendar = ticks(times), calendar_of(times)
-    if text.count("/") == 2:
-        start, stop, step = text.split("/")
-        wanted = np.arange(
-            spell(start, calendar)[0], spell(stop, calendar)[0] + 1, duration_ticks(step)
-        )
-    else:
-        wanted = np.array(sorted({spell(one, calendar)[0] for one in text.split(",")}))
+    try:
+        wanted = _dates(text, calendar)
+    except UserError as error:
+        known = ", ".join(f"{name}:0:48" for name in splits.ranges)
+        raise UserError(
+            f"--init {text}: {error}; or name initial times of a split: {known}"
+        ) from None
     at = np.searchsorted(t, wanted)
     there = t[np.minimum(at, len(t) - 1)] == wanted
     if not wanted.size or not there.all():
-        missing = wanted[~there][:1].astype("M8[us]").astype("M8[s]") if wanted.size else text
+        first = f", first {date_text(wanted[~there][0], calendar)}" if wanted.size else ""
         raise UserError(
-            f"--init {text}: {(~there).sum()} of {wanted.size} initial times are not in the data "
-            f"({times[0]} … {times[-1]}), the first of them {missing}"
+            f"--init {text}: {(~there).sum()} of {wanted.size} initial times are not in the data"
+            f"{first}; those go from {date_text(t[0], calendar)} to {date_text(t[-1], calendar)}"
         )
     position, own = spaced(times)
     back = round(past / own) if own else 0
@@ -103,6 +103,14 @@ def resolve_init(
             f"--init {text}: {times[at[short][0]]} lacks the {format_duration(past)} before it"
         )
     return at
+
+
+def _dates(text: str, calendar: str) -> Ints:
+    """Ticks of ``A,B,C`` or ``START/STOP/STEP``, ascending."""
+    if text.count("/") != 2:
+        return np.array(sorted({spell(one, calendar)[0] for one in text.split(",")}))
+    start, stop, step = text.split("/")
+    return np.arange(spell(start, calendar)[0], spell(stop, calendar)[0] + 1, duration_ticks(step))
 
 
 def _of_split(

@@ -1,6 +1,5 @@
 """The folder of a run: whose it is, and whether it may be gone on with."""
 
-import json
 import logging
 import shutil
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from sciladm.data.dataset import OWN, DataSet, open_dataset
 from sciladm.model import Model
 from sciladm.recipe import Recipe
 from sciladm.tasks.voice import Voice
-from sciladm.training.checkpoint import write_bytes
+from sciladm.training.checkpoint import read_json, write_bytes
 
 log = logging.getLogger(__name__)
 RECIPE = "recipe.yaml"
@@ -90,7 +89,7 @@ def _same(path: Path, recipe: Recipe, data: DataSet) -> None:
         raise UserError(
             f"{path} holds a run of another recipe ({_difference(old, new)}): {remedy}"
         )
-    facts = json.loads((path / FACTS).read_text()) if (path / FACTS).is_file() else None
+    facts = read_json(path / FACTS) if (path / FACTS).is_file() else None
     if facts and facts["data_fingerprint"] != data.fingerprint:
         raise UserError(
             f"{path} was trained on other data ({facts['title']}, source {facts['source']}; "

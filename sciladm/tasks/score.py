@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sciladm.baselines.series import Baseline
 from sciladm.conventions import UserError, format_duration
+from sciladm.data.durable import writing
 from sciladm.data.fields import Fields
 from sciladm.data.labels import aligned
 from sciladm.metrics.bootstrap import FEWEST_BLOCKS
@@ -109,7 +110,7 @@ def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path) -> int 
             "last_lead": format_duration(case.leads[-1]),
             "members": case.members,
         }
-        with path.open("a", encoding="utf-8") as file:
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
 

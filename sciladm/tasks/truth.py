@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sciladm.conventions import UserError, format_duration, parse_duration, rename_in
-from sciladm.data.dataset import DataSet, open_dataset
+from sciladm.data.dataset import DataSet, check_headline, open_dataset
 from sciladm.data.frames import Frames
 from sciladm.data.normalise import Normaliser
 from sciladm.data.store import open_store
@@ -68,6 +68,7 @@ def open_case(
         facts = known.facts
     with voice.progress("data") as report:
         data = open_dataset(recipe, facts["source"], report, known.fields if known else None)
+    check_headline(recipe, data)
     if data.frames.times.dtype.kind != "M":
         raise UserError("scores are taken on the standard calendar alone; the data's is another")
     frames = data.frames

@@ -42,6 +42,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
     write_bytes(path, safetensors.torch.save(whole, {"sciladm": header}))
 
 
+def read_json(path: Path) -> Any:
+    """A JSON file of a run; UserError for one that was damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not whole JSON ({error}). It was damaged after it was written: restore "
+            "it, or train again"
+        ) from None
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write_tensors` wrote: tensors on the CPU, and the facts."""
     try:
