@@ -206,6 +206,7 @@ class Model:
         context = self.denoiser.context(past.flatten(1, 2), forcings, self.latent_statics)
         count = context.mean.shape[1]
         noise = unit_normal(keys, "denoiser", 0, count, self.grid.shape).to(self.device)
+        noise = noise * self.recipe.sampler.noise
         r = self.sampler.sample(lambda x, sigma: self.denoiser(x, sigma, context), noise)
         drawn = self.denoiser.clean(r, context)
         return drawn.view(len(past), self.recipe.window.future, -1, *self.grid.shape)

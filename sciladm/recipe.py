@@ -163,6 +163,12 @@ class Sampler(Section):
     sigma_max: float | Literal["auto"] = Field(
         default="auto", description="first σ; auto: 30 √λ_max of the training departures"
     )
+    noise: float = Field(
+        default=1.0,
+        gt=0,
+        description="scale of every draw's departure from the mean; above 1 where forecasts that "
+        "run on show too little spread on validation",
+    )
     sigma_min: float = Field(default=0.02, gt=0, description="last σ, in standard deviations")
 
     @model_validator(mode="after")

@@ -149,7 +149,7 @@ def write_template(path: Path, plan: ForecastPlan) -> None:
     """Coordinates, attributes, arrays without chunks (NaN), and an empty set of records."""
     inits, members, leads = len(plan.init_times), plan.members, len(plan.leads)
     whole = {
-        str(name): dask.array.full(
+        str(name): dask.array.full(  # type: ignore[no-untyped-call]
             (inits, members, leads, *v.shape), np.nan, dtype=np.float32, chunks=-1
         )
         for name, v in plan.state.data_vars.items()
