@@ -9,16 +9,31 @@ from sciladm import cli, recipe
 
 
 def train(
-    recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).")],
-    source: Annotated[str | None, typer.Option(help="Take this source of the card only.")] = None,
+    recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a YAML file.")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Take this source of the data set's card alone; absent: the first to be had.",
+        ),
+    ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="Your own files or stores, in place of the recipe's.")
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="A netCDF file, a zarr store, a folder or a quoted glob of your own, in place of "
+            "the recipe's data. May be repeated.",
+        ),
     ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run; absent: runs/RECIPE-SOURCE.")
+        Path | None, typer.Option(metavar="DIR", help="The run; absent: runs/RECIPE-SOURCE.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and stop.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Open the data, say what would be read, computed and written, and stop.",
+        ),
     ] = False,
     settings: cli.SetOption = None,
     device: cli.DeviceOption = "auto",
@@ -26,7 +41,16 @@ def train(
     overwrite: cli.OverwriteOption = False,
     quiet: cli.QuietOption = False,
 ) -> None:
-    """Train what RECIPE describes, or go on with it where it was stopped."""
+    """Train what RECIPE describes, or go on with it where it was stopped.
+
+    It says beforehand what it will cost, and ends with scores on the validation split.
+
+    \b
+    Examples:
+      python -m sciladm.train recipes/era5.yaml
+      python -m sciladm.train recipes/tiny.yaml --set denoiser.steps=400 --run-dir runs/longer
+      python -m sciladm.train recipes/own-data.yaml --data "fields/*.nc" --dry-run
+    """
     changes = cli.parse_settings(settings)
     if data:
         changes |= {"data.path": data, "data.card": None}
@@ -36,7 +60,7 @@ def train(
     screen = cli.Screen(quiet)
     where = cli.device(device)
 
-    from sciladm.data.dataset import check_trainable, open_dataset, settled
+    from sciladm.data.dataset import check_trainable, foretell, open_dataset, settled
     from sciladm.data.durable import writing
     from sciladm.report.tables import print_table
     from sciladm.tasks.cost import tell
@@ -44,6 +68,11 @@ def train(
     from sciladm.tasks.run import run_path
     from sciladm.tasks.validate import validate
 
+    source, cost = foretell(read, source)
+    screen.say(cost)
+    if dry_run and read.data.card:
+        screen.say(read.text())
+        return
     with screen.progress("data") as report:
         opened = open_dataset(read, source, report)
     read = settled(read, opened.frames.times)

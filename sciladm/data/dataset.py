@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciladm.conventions import UserError, format_duration, rename_in
-from sciladm.data.catalog import open_card
+from sciladm.data.catalog import open_card, prospect
 from sciladm.data.fields import Fields
 from sciladm.data.frames import Frames
 from sciladm.data.guess import guess
@@ -55,6 +55,19 @@ class DataSet:
         return self.splits.indices(split, self.frames.times)
 
 
+def foretell(recipe: Recipe, source: str | None = None) -> tuple[str | None, str]:
+    """The source that `open_dataset` would take, and what that costs; nothing is changed."""
+    if recipe.data.card is None:
+        return source, f"data: {recipe.data.path}"
+    name, cost = prospect(recipe.data.card, source, _wanted(recipe))
+    return name, f"data: source {name} of card {recipe.data.card}: {cost}"
+
+
+def _wanted(recipe: Recipe) -> Wanted | None:
+    data = recipe.data
+    return Wanted(data.variables, data.static, data.splits) if data.variables else None
+
+
 def open_dataset(
     recipe: Recipe,
     source: str | None = None,
@@ -68,8 +81,7 @@ def open_dataset(
     data = recipe.data
     if data.card is None:
         return _own(recipe, source, fields)
-    wanted = Wanted(data.variables or {}, data.static, data.splits) if data.variables else None
-    opened = open_card(data.card, source, wanted, progress)
+    opened = open_card(data.card, source, _wanted(recipe), progress)
     variables: Any = data.variables or dict.fromkeys(opened.card.variables)
     if fields is None:
         fields = Fields.from_dataset(
@@ -119,7 +131,13 @@ def check_trainable(recipe: Recipe, data: DataSet) -> None:
             "forecast is learnt from whole fields; fill the gaps first, leave the variable out "
             "with data.variables, or say data.missing.NAME=static if it is land after all"
         )
-    size = len(channels) * auto.patch ** len(data.fields.grid.shape)
+    shape = data.fields.grid.shape
+    if auto.patch > max(shape):
+        raise UserError(
+            f"autoencoder.patch is {auto.patch} cells a side, but the whole grid has "
+            f"{' × '.join(map(str, shape))}; 4 is a good start"
+        )
+    size = len(channels) * auto.patch ** len(shape)
     if auto.channels > size:
         raise UserError(
             f"autoencoder.channels is {auto.channels}, but a patch of {auto.patch} cells a side "
