@@ -43,14 +43,27 @@ DOORS = {
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key, e.g. sampler.steps=24."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the recipe, such as sampler.steps=24; once it is trained, of "
+        "sampler, output and evaluation alone. May be repeated.",
+    ),
 ]
-DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:n]", help="Where to compute.")]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed; absent: the recipe's.")]
+DeviceOption = Annotated[
+    str, typer.Option(metavar="auto|cpu|cuda[:n]", help="Where to compute; auto: a GPU if any.")
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Of all that is random; absent: the recipe's."),
+]
 BatchOption = Annotated[
     str, typer.Option(metavar="N|auto", help="Members in memory at once; never changes a bit.")
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace what is there, if this program made it."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Only warnings and errors.")]
 
 

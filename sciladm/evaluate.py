@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 
 def evaluate(
     forecasts: Annotated[
-        list[Path], typer.Argument(metavar="F.zarr [MORE.zarr …]", help="Stores.")
+        list[Path], typer.Argument(metavar="F.zarr", help="Forecast stores, one or more.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report.")],
     truth: Annotated[
-        Path | None, typer.Option(help="Fields to score against; absent: the run's own data.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Score against these; absent: the run's own data."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Run behind the forecasts; absent: found by its name.")
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Run behind the forecasts; absent: looked for by its name in runs/ and beside "
+            "the store.",
+        ),
     ] = None,
     settings: cli.SetOption = None,
     device: cli.DeviceOption = "auto",
@@ -34,8 +40,15 @@ def evaluate(
 ) -> None:
     """Score forecast stores against the truth and write DIR/index.html and its tables.
 
-    A report that is there is replaced, a folder that is none never; one initial time is in memory
-    at once whatever --batch says.
+    Several stores are compared on the initial times and leads that they share. A report that is
+    there is replaced, a folder that is none never, with --overwrite or without; one initial time
+    is in memory at once whatever --batch says.
+
+    \b
+    Examples:
+      python -m sciladm.evaluate forecast.zarr --out report/
+      python -m sciladm.evaluate forecast.zarr perfect.zarr --out report/
+      python -m sciladm.evaluate other.zarr --truth analyses.zarr --run RUN --out report/
     """
     from sciladm.report import print_table, write_report
     from sciladm.report.page import check_folder

@@ -10,22 +10,32 @@ from sciladm import cli
 
 def forecast(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
-    out: Annotated[Path, typer.Option(help="Store to write.")],
+    out: Annotated[Path, typer.Option(metavar="F.zarr", help="Store to write, or to finish.")],
     init: Annotated[
         str | None,
         typer.Option(
-            help="Initial times: A,B,C or START/STOP/STEP or test:FIRST:COUNT; "
-            "absent: the recipe's."
+            metavar="TIMES",
+            help="Initial times: A,B,C or START/STOP/STEP (with STOP), or COUNT of a split, "
+            "spread evenly from number FIRST on: test:FIRST:COUNT. Absent: the recipe's.",
         ),
     ] = None,
     lead: Annotated[
-        str | None, typer.Option(help="Last lead time: 5d, 36h, 1step; absent: the recipe's.")
+        str | None,
+        typer.Option(
+            metavar="LEAD", help="Last lead time: 5d, 36h or 1step; absent: the recipe's."
+        ),
     ] = None,
     members: Annotated[
-        int | None, typer.Option(min=1, help="Ensemble size; absent: the recipe's.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Ensemble size; absent: the recipe's."),
     ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="Other files or stores to start from.")
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Files or stores to start from, on the grid and step of the run's own. May be "
+            "repeated.",
+        ),
     ] = None,
     settings: cli.SetOption = None,
     device: cli.DeviceOption = "auto",
@@ -34,7 +44,14 @@ def forecast(
     overwrite: cli.OverwriteOption = False,
     quiet: cli.QuietOption = False,
 ) -> None:
-    """Write an ensemble forecast of RUN to a zarr store; the same command resumes it."""
+    """Write an ensemble forecast of RUN to a zarr store; the same command resumes it.
+
+    \b
+    Examples:
+      python -m sciladm.forecast runs/era5-simulated --lead 5d --members 16 --out forecast.zarr
+      python -m sciladm.forecast RUN --init 2021-03-01T00 --data today.nc --out today.zarr
+      python -m sciladm.forecast RUN --init 2021-01-01/2021-03-01/5d --out winter.zarr
+    """
     screen = cli.Screen(quiet)
     where, size = cli.device(device), cli.parse_batch(batch)
     changes = cli.parse_settings(settings)

@@ -11,18 +11,31 @@ from sciladm.conventions import UserError, parse_duration
 
 
 def simulate(
-    origin: Annotated[Path, typer.Argument(metavar="RUN|RECIPE", help="Names the world.")],
-    out: Annotated[Path, typer.Option(help="Store to write.")],
+    origin: Annotated[
+        Path, typer.Argument(metavar="RUN|RECIPE", help="Whose data are simulated.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="F.zarr", help="Store to write, or to finish.")],
     init: Annotated[
-        str | None, typer.Option(help="A,B,C · START/STOP/STEP · test:0:48; absent: the recipe's.")
+        str | None,
+        typer.Option(
+            metavar="TIMES",
+            help="Initial times: A,B,C or START/STOP/STEP or test:FIRST:COUNT; absent: the "
+            "recipe's.",
+        ),
     ] = None,
     lead: Annotated[
-        str | None, typer.Option(help="Last lead: 5d, 36h, 1step; absent: the recipe's.")
+        str | None,
+        typer.Option(
+            metavar="LEAD", help="Last lead time: 5d, 36h or 1step; absent: the recipe's."
+        ),
     ] = None,
     members: Annotated[
-        int | None, typer.Option(min=1, help="Ensemble size; absent: the recipe's.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Ensemble size; absent: the recipe's."),
     ] = None,
-    source: Annotated[str, typer.Option(help="Source of the card.")] = "simulated",
+    source: Annotated[
+        str, typer.Option(metavar="NAME", help="The simulated source of the data set's card.")
+    ] = "simulated",
     settings: cli.SetOption = None,
     device: cli.DeviceOption = "cpu",
     seed: cli.SeedOption = None,
@@ -30,7 +43,15 @@ def simulate(
     overwrite: cli.OverwriteOption = False,
     quiet: cli.QuietOption = False,
 ) -> None:
-    """Simulate the perfect-model ensemble: the truth's own state, other noise."""
+    """Simulate the perfect-model ensemble: the truth's own state, other noise.
+
+    No forecast of a simulated world can be better; `evaluate` scores it beside one. It is computed
+    on the CPU, in the same steps whatever --batch says.
+
+    \b
+    Examples:
+      python -m sciladm.simulate runs/era5-simulated --lead 5d --members 16 --out perfect.zarr
+    """
     # Not above: the processes that help would import all of it.
     from sciladm.data.dataset import open_dataset
     from sciladm.tasks.perfect import perfect
