@@ -112,6 +112,7 @@ FILES = {
     "cut4.nc": "cut4.nc cut short or damaged",
     "cut3.nc": "cut3.nc cut short or damaged",
     "chunk.zarr": "chunk.zarr, variable t cut short or damaged",
+    "lost.zarr": "t: missing 2001-01-21 the file has lost data",
     "array.zarr": "array.zarr",
     "metadata.zarr": "metadata.zarr",
     "nan.nc": "t: 1 missing 2001-02-20 `missing: static`",
@@ -153,6 +154,16 @@ COMMANDS = {
     "train {quick} --set seed=5 --run-dir run": "another recipe seed is 0 there, 5 now",
     "train own.yaml --set seed=1 --run-dir mine": "another recipe seed is 0 there, 1 now",
     "train own.yaml --data warmer.nc --run-dir mine": "data.path fields.nc warmer.nc --run-dir",
+    "train own.yaml --set data.path=[]": "no file is named data.path --data",
+    "train own.yaml --set data.dims.latitude=longitude": "longitude",
+    "train own.yaml --set data.missing.t=moving": "`data.missing.t` 'none' or 'static'",
+    "train own.yaml --set data.splits.train=2001": "splits",
+    "train own.yaml --set evaluation.lead=3": "`evaluation.lead`",
+    "train own.yaml --set window.past=99": "needed window.step",
+    "train own.yaml --set micro_batch=0": "`micro_batch` greater than 0",
+    "train own.yaml --set denoiser.widths=[]": "`denoiser.widths` at least 1",
+    "train own.yaml --set denoiser.learning_rate=nan": "`denoiser.learning_rate`",
+    "train own.yaml --set autoencoder.patch=500": "autoencoder.patch",
     # forecast
     "forecast": "Missing argument RUN --help",
     "forecast run --lead 1d": "Missing option --out",
@@ -191,6 +202,13 @@ COMMANDS = {
     "forecast run {one} --data hours.nc --out new.zarr": "5h 24h",
     "forecast run {one} --data gone.nc --out new.zarr": "no such file gone.nc",
     "forecast run {one} --data gap.nc --out new.zarr": "geopotential no value",
+    "forecast run {one} --data fields.nc --data gone.nc --out new.zarr": "no such file: gone.nc",
+    "forecast run {one} --data cut4.nc --out new.zarr": "cut4.nc cut short or damaged",
+    "forecast run --init , --out new.zarr": "--init ,",
+    "forecast run --init 2213-01-05/2213-01-01/1d --out new.zarr": "--init 0 of 0",
+    "forecast run --set sampler.steps=1 --out new.zarr": "`sampler.steps` 4",
+    "forecast run --set sampler.sigma_max=0.001 --out new.zarr": "sigma_max above sigma_min",
+    "forecast run --set output.format=1 --out new.zarr": "`output.format` 2 or 3",
     "forecast run {one} --out notes.txt": "notes.txt not a forecast store --out",
     "forecast run {one} --out theirs": "theirs not a forecast store --out",
     "forecast run {one} --out theirs --overwrite": "theirs not a forecast store --out",
@@ -207,6 +225,7 @@ COMMANDS = {
     "evaluate fields.nc --out new": "fields.nc is no forecast store sciladm.forecast",
     "evaluate noise.nc --out new": "noise.nc no netCDF",
     "evaluate F.zarr --out notes.txt": "notes.txt is a file --out",
+    "evaluate F.zarr --out notes.txt/report": "notes.txt is a file",
     "evaluate F.zarr --out theirs": "theirs is not a report --out",
     "evaluate F.zarr --out theirs --overwrite": "theirs is not a report --out",
     "evaluate F.zarr --run gone --out new": "--run gone no run",
@@ -317,6 +336,8 @@ def make_files(place):
     cells.to_netcdf(place / "cells.nc")
     for name in ("chunk", "array", "metadata"):
         ds.chunk(time=10).to_zarr(place / f"{name}.zarr", consolidated=False, zarr_format=3)
+    ds.chunk(time=10).to_zarr(place / "lost.zarr", consolidated=False, zarr_format=2)
+    (place / "lost.zarr/t/2.0.0").unlink()
     chunk = sorted(p for p in (place / "chunk.zarr/t/c").rglob("*") if p.is_file())[3]
     chunk.write_bytes(chunk.read_bytes()[:100])
     shutil.rmtree(place / "array.zarr/t")
@@ -517,9 +538,7 @@ def test_permission_denied(place, capfd):
     ("line", "words"),
     [
         ("sciladm.train gone.yaml", "no recipe at gone.yaml"),
-        ("sciladm.simulate gone.yaml --out new.zarr", "no recipe at gone.yaml"),
         ("sciladm.evaluate noise.nc --out new", "noise.nc is no netCDF file"),
-        ("sciladm.forecast damaged --out new.zarr", "denoiser.safetensors is not a whole"),
     ],
 )
 def test_as_programs(line, words, place):

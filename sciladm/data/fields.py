@@ -265,9 +265,10 @@ def _refuse_missing(part: Array, name: str, ds: xr.Dataset) -> None:
         return
     frame = int(bad.reshape(len(bad), -1).any(axis=1).argmax())
     timed = "time" in ds.coords and ds["time"].ndim == 1
-    when = f" (first at {ds['time'].values[frame]})" if timed else ""
+    when = f" (first at {ds['time'].values[frame]!s:.19})" if timed else ""
     raise UserError(
         f"{name}: {bad.sum()} of {bad.size} values are missing or not finite{when}, though the "
-        "variable is said to have none missing; say `missing: static` (land) or `missing: "
-        "moving` if that is right, else the file has lost data"
+        "variable is said to have none missing; if it is land, always the same cells, say "
+        "`missing: static` of the variable (in the card, or in data.missing of a recipe for own "
+        "data); else the file has lost data: mend it"
     )

@@ -39,6 +39,8 @@ def open_store(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
     the file's own. UserError for what is absent, cut short or not gridded data.
     """
     paths = _expand(path)
+    if not paths:
+        raise UserError("no file is named; give data.path, or --data, at least one")
     ds = _combine([_open_one(p) for p in paths], paths)
     if not ds.data_vars:
         raise UserError(f"{paths[0]}: no variables at the top of the file{_groups(paths[0])}")

@@ -57,8 +57,9 @@ def check_folder(out: Path) -> None:
         raise UserError(
             f"{out} holds files and is not a report that this program made; give another --out"
         )
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; --out needs a folder for the report")
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest} is a file; --out needs a folder for the report")
 
 
 def _page(
