@@ -105,6 +105,9 @@ def _exit_code(action: Callable[[], None]) -> int:
     except UserError as error:
         _complain(str(error))
         return 2
+    except PermissionError as error:
+        _complain(f"{error.filename}: permission denied; mend it, or give another path")
+        return 2
     except KeyboardInterrupt:
         print(
             "interrupted; what is finished is kept: run the same command again to resume",

@@ -1,5 +1,6 @@
 """What people get wrong, at every door: exit code 2, one message that helps, nothing lost."""
 
+import errno
 import os
 import resource
 import shlex
@@ -517,6 +518,16 @@ def test_a_cache_that_takes_nothing(cache, place, small_disk, capsys, monkeypatc
     code, told = call("train {quick} --run-dir new-run", capsys)
     assert code == 2 and told.startswith("error: cannot write"), told
     assert told.count("\n") == 1 and cache in told
+
+
+def test_a_folder_that_is_closed(place, capfd, monkeypatch):
+    """As `stat` has it below a folder that may not be searched, whoever runs this test."""
+
+    def denied(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", denied)
+    refused("train own.yaml", "own.yaml: permission denied another path", place, capfd)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may everything")
