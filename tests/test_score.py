@@ -16,7 +16,7 @@ from sciladm.data.blocks import ForecastStore
 from sciladm.data.plan import ForecastPlan
 from sciladm.tasks.fit import fit
 from sciladm.tasks.perfect import perfect
-from sciladm.tasks.regression import MeanForecast, train_regression
+from sciladm.tasks.regression import RolledOut, train_regression
 from sciladm.tasks.score import score
 
 LEADS = np.array([24, 48]) * np.timedelta64(3_600_000_000_000, "ns")
@@ -290,7 +290,7 @@ def test_a_run_brings_its_autoencoder_and_its_regression(
 
     times, read = tiny.data.frames.times, tiny.data.frames.read
     network = train_regression(model, tiny.data, again)
-    mean = MeanForecast(model, network, lambda t: read(np.flatnonzero(times == t))[0])
+    mean = RolledOut(model, network, lambda t: read(np.flatnonzero(times == t))[0])
     both, last = mean(drawn[0][0], LEADS), mean(drawn[0][0], LEADS[1:])
     np.testing.assert_allclose(both[1:], last, rtol=1e-5)
     with pytest.raises(UserError, match="every 24h"):
