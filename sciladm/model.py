@@ -97,18 +97,29 @@ class Model:
     @cached_property
     def denoiser(self) -> Denoiser:
         """E[frames | noisy frames, context]."""
-        own, window, k = self.recipe.denoiser, self.recipe.window, self.recipe.autoencoder.channels
-        torch.manual_seed(self.recipe.seed + 1)
-        known, drawn = window.past * k, window.future * k
-        forced, placed = window.future * self._forcing_count, len(self.latent_statics)
-        linear = LocalLinear(
-            known, drawn, torch.from_numpy(self.grid.rows()), self.grid.boundaries, extra=forced,
-            local=own.local,
-        )  # fmt: skip
-        seen = known + drawn + forced + placed
-        mean = MeanForecast(linear, self._backbone(seen, drawn) if own.mean_steps else None)
+        mean = self.mean_forecast(network=self.recipe.denoiser.mean_steps > 0)
+        seen, drawn = self._channels
         backbone = self._backbone(drawn + seen, drawn)
         return Denoiser(backbone, mean, self._loss_weight()).to(self.device)
+
+    def mean_forecast(self, network: bool) -> MeanForecast:
+        """An untrained mean, linear alone or with a ``network``; the seed is the recipe's."""
+        torch.manual_seed(self.recipe.seed + 1)
+        (seen, drawn), window = self._channels, self.recipe.window
+        known, forced = window.past * drawn // window.future, window.future * self._forcing_count
+        linear = LocalLinear(
+            known, drawn, torch.from_numpy(self.grid.rows()), self.grid.boundaries, extra=forced,
+            local=self.recipe.denoiser.local,
+        )  # fmt: skip
+        return MeanForecast(linear, self._backbone(seen, drawn) if network else None)
+
+    @property
+    def _channels(self) -> tuple[int, int]:
+        """Channels of what a mean sees, and of the frames that are drawn."""
+        window, k = self.recipe.window, self.recipe.autoencoder.channels
+        known, drawn = window.past * k, window.future * k
+        forced, placed = window.future * self._forcing_count, len(self.latent_statics)
+        return known + drawn + forced + placed, drawn
 
     def _backbone(self, inputs: int, outputs: int) -> UNet:
         own, ends = self.recipe.denoiser, self.grid.boundaries

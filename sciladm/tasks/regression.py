@@ -57,7 +57,7 @@ class RolledOut:
 
 def train_regression(model: Model, data: DataSet, voice: Voice) -> MeanForecast:
     """The regression of a run: trained the first time, kept in the run's folder."""
-    network = Model.start(model.path, model.recipe, model.device).denoiser.base
+    network = model.mean_forecast(network=True).to(model.device)
     if not (model.path / REGRESSION).exists():
         if not (model.path / LATENTS).exists():
             raise UserError(
