@@ -32,7 +32,8 @@ def train(
         bool,
         typer.Option(
             "--dry-run",
-            help="Open the data, say what would be read, computed and written, and stop.",
+            help="Say what would be fetched or simulated and the whole recipe; of data of your own, "
+            "also what would be computed and written, and how long that takes; then stop.",
         ),
     ] = False,
     settings: cli.SetOption = None,
@@ -89,8 +90,12 @@ def train(
         scores = validate(model, opened, cli.workers(), screen)
     if not quiet:
         print_table(scores, headline=read.evaluation.headline or None)
+    screen.say(_next(read, path))
+
+
+def _next(read: recipe.Recipe, path: Path) -> str:
     asked = f"--lead {read.evaluation.lead} --members {read.evaluation.members}"
-    screen.say(
+    return (
         "next:\n"
         f"  python -m sciladm.forecast {path} {asked} --out forecast.zarr\n"
         "  python -m sciladm.evaluate forecast.zarr --out report/"
