@@ -1,11 +1,14 @@
 """Train a run: statistics, autoencoder, latents, denoiser; then score it on validation."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sciladm import cli, recipe
+
+if TYPE_CHECKING:
+    import torch
 
 
 def train(
@@ -32,8 +35,7 @@ def train(
         bool,
         typer.Option(
             "--dry-run",
-            help="Say what would be fetched or simulated and the whole recipe; of data of your own, "
-            "also what would be computed and written, and how long that takes; then stop.",
+            help="Open the data, say what would be read, computed and written, and stop.",
         ),
     ] = False,
     settings: cli.SetOption = None,
@@ -61,6 +63,19 @@ def train(
     screen = cli.Screen(quiet)
     where = cli.device(device)
 
+    _train(read, source, run_dir, where, screen, overwrite=overwrite, dry_run=dry_run)
+
+
+def _train(
+    read: recipe.Recipe,
+    source: str | None,
+    run_dir: Path | None,
+    where: "torch.device",
+    screen: cli.Screen,
+    *,
+    overwrite: bool,
+    dry_run: bool,
+) -> None:
     from sciladm.data.dataset import check_trainable, foretell, open_dataset, settled
     from sciladm.data.durable import writing
     from sciladm.report.tables import print_table
@@ -88,7 +103,7 @@ def train(
     with writing(path):
         model = fit(read, opened, path, where, overwrite, screen)
         scores = validate(model, opened, cli.workers(), screen)
-    if not quiet:
+    if not screen.quiet:
         print_table(scores, headline=read.evaluation.headline or None)
     screen.say(_next(read, path))
 
