@@ -20,6 +20,7 @@ from sciladm import recipe as recipes
 from sciladm.autoencoder.patch import PatchAutoencoder
 from sciladm.autoencoder.residual import ResidualCovariance
 from sciladm.conventions import UserError, parse_duration
+from sciladm.data.durable import write_durably
 from sciladm.data.fields import Fields
 from sciladm.data.normalise import Normaliser
 from sciladm.data.times import Times
@@ -31,7 +32,7 @@ from sciladm.grid import Grid
 from sciladm.nn.linear import LocalLinear
 from sciladm.nn.unet import UNet
 from sciladm.recipe import Recipe
-from sciladm.training.checkpoint import read_json, read_tensors, write_bytes, write_tensors
+from sciladm.training.checkpoint import read_json, read_tensors, write_tensors
 
 Array = NDArray[np.float32]
 STATISTICS = "statistics.safetensors"
@@ -237,7 +238,7 @@ class Model:
         """Add to what the run knows of itself."""
         self.facts |= new
         text = json.dumps(self.facts, indent=1, sort_keys=True)
-        write_bytes(self.path / "facts.json", text.encode())
+        write_durably(self.path / "facts.json", text.encode())
 
     def save_part(self, name: str, **modules: torch.nn.Module) -> None:
         """Write the tensors of some modules as one file."""

@@ -40,7 +40,8 @@ def _sync(path: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a small file so that it is there whole, or not at all."""
+    """Write a file so that it is there whole, or not at all; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.write_bytes(data)
     sync(partial)

@@ -11,10 +11,11 @@ import torch
 from sciladm import recipe as recipes
 from sciladm.conventions import UserError
 from sciladm.data.dataset import OWN, DataSet, open_dataset
+from sciladm.data.durable import write_durably
 from sciladm.model import Model
 from sciladm.recipe import Recipe
 from sciladm.tasks.voice import Voice
-from sciladm.training.checkpoint import read_json, write_bytes
+from sciladm.training.checkpoint import read_json
 
 log = logging.getLogger(__name__)
 RECIPE = "recipe.yaml"
@@ -65,7 +66,7 @@ def claim(path: Path, recipe: Recipe, data: DataSet, overwrite: bool) -> None:
         else:
             _same(path, recipe, data)
     path.mkdir(parents=True, exist_ok=True)
-    write_bytes(path / RECIPE, recipe.text().encode())
+    write_durably(path / RECIPE, recipe.text().encode())
 
 
 def _holds(path: Path) -> bool:

@@ -7,6 +7,7 @@ from sciladm.baselines.climatology import Climatology
 from sciladm.baselines.series import Series
 from sciladm.conventions import UserError, parse_duration
 from sciladm.data.dataset import DataSet
+from sciladm.data.durable import write_durably
 from sciladm.data.plan import ForecastPlan
 from sciladm.data.windows import resolve_init, stride
 from sciladm.metrics.regions import regions
@@ -16,7 +17,6 @@ from sciladm.model import Model
 from sciladm.report.maps import MapPanel, draw_samples
 from sciladm.tasks.forecast import Forecast, from_states
 from sciladm.tasks.voice import Voice
-from sciladm.training.checkpoint import write_bytes
 
 FRAMES = 5
 """Windows that a validation forecast runs freely."""
@@ -60,7 +60,7 @@ def validate(model: Model, data: DataSet, workers: int, voice: Voice) -> pd.Data
                 _picture(model, forecast, states, truth)
             report((number + 1) / len(blocks))
     scores = score_table(scorer, resamples=0, seasons=False)
-    write_bytes(model.path / "validation.csv", scores.to_csv(index=False).encode())
+    write_durably(model.path / "validation.csv", scores.to_csv(index=False).encode())
     return scores
 
 

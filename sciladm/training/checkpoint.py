@@ -5,7 +5,6 @@ the old one or the new one, whole.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,31 +14,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sciladm.conventions import UserError
+from sciladm.data.durable import write_durably
 
 FORMAT_VERSION = 1
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, durably and all at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Tensors by name, with `facts` (anything JSON can say) in the header."""
     header = json.dumps({"format_version": FORMAT_VERSION, **facts}, sort_keys=True)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, safetensors.torch.save(whole, {"sciladm": header}))
+    write_durably(path, safetensors.torch.save(whole, {"sciladm": header}))
 
 
 def read_json(path: Path) -> Any:
@@ -85,4 +69,4 @@ def keep_lines(path: Path, stage: str, last_step: int) -> None:
         told = json.loads(line)
         if told["stage"] != stage or told["step"] <= last_step:
             kept.append(line)
-    write_bytes(path, b"".join(kept))
+    write_durably(path, b"".join(kept))
