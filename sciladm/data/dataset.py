@@ -22,8 +22,6 @@ from sciladm.recipe import Recipe
 
 OWN = "own"
 """The source of data that were given by their path."""
-SHARES = (0.7, 0.15, 0.15)
-"""Train, validation, test: how one's own data are split where a recipe does not say."""
 FEWEST = 30
 """Training windows that a linear forecast needs."""
 
@@ -115,6 +113,17 @@ def check_headline(recipe: Recipe, data: DataSet) -> None:
         )
 
 
+def check_layout(recipe: Recipe, data: DataSet) -> None:
+    """UserError for simulated data in WeatherBench2's layout, unless that is asked for twice."""
+    own = recipe.output
+    asked = own.layout == "weatherbench2" and data.kind == "simulated"
+    if asked and not own.simulated_as_weatherbench2:
+        raise UserError(
+            "these data are simulated, and a store in WeatherBench2's layout is easily taken for "
+            "ERA5; if it is meant, say so: --set output.simulated_as_weatherbench2=true"
+        )
+
+
 def check_trainable(recipe: Recipe, data: DataSet) -> None:
     """UserError for data that this recipe cannot be trained on, before anything is computed."""
     check_headline(recipe, data)
@@ -180,7 +189,7 @@ def _own(recipe: Recipe, source: str | None, fields: Fields | None) -> DataSet:
         )
     frames = Frames(ds.sortby("time"), fields)
     spaced(frames.times)  # says what is wrong with times that are no dates, or come twice
-    splits = Splits.resolve(data.splits or Splits.shares(frames.times, SHARES), frames.times)
+    splits = Splits.resolve(data.splits or Splits.shares(frames.times), frames.times)
     stride(frames.times, settled(recipe, frames.times).window.step)
     return DataSet(frames, splits, OWN, OWN, str(ds.attrs.get("title", "own data")),
                    fingerprint(raw), why=why)  # fmt: skip

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sciladm.conventions import UserError
 from sciladm.data.blocks import ForecastStore
 from sciladm.data.catalog import world_of
-from sciladm.data.dataset import DataSet
+from sciladm.data.dataset import DataSet, check_layout
 from sciladm.data.fields import Fields
 from sciladm.data.plan import Block, ForecastPlan
 from sciladm.data.windows import resolve_init
@@ -85,12 +85,7 @@ def _plan(
     seed: int,
     run: str,
 ) -> ForecastPlan:
-    own = recipe.output
-    if own.layout == "weatherbench2" and not own.simulated_as_weatherbench2:
-        raise UserError(
-            "these data are simulated, and in layout weatherbench2 they could be taken for "
-            "ERA5; if that is meant, say --set output.simulated_as_weatherbench2=true too"
-        )
+    check_layout(recipe, data)
     attributes: dict[str, Any] = {
         "forecast": "perfect",
         "run": run,
@@ -106,8 +101,9 @@ def _plan(
     blank = np.zeros((len(fields.channels), *fields.grid.shape), np.float32)
     state = fields.to_dataset(blank, (), {})
     return ForecastPlan(
-        state, inits, leads, members, BLOCK, attributes, {}, own.layout, own.format
-    )
+        state, inits, leads, members, BLOCK, attributes, {}, recipe.output.layout,
+        recipe.output.format,
+    )  # fmt: skip
 
 
 def _by_variable(fields: Fields, drawn: Array) -> dict[str, Array]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sciladm.conventions import UserError, parse_duration
+from sciladm.conventions import parse_duration
 from sciladm.data.blocks import ForecastStore
-from sciladm.data.dataset import DataSet
+from sciladm.data.dataset import DataSet, check_layout
 from sciladm.data.plan import Block, ForecastPlan
 from sciladm.data.windows import resolve_init
 from sciladm.model import Model
@@ -39,7 +39,7 @@ def write_forecast(model: Model, data: DataSet, request: Request, voice: Voice) 
     Under torchrun every process takes its share of the blocks of one store.
     """
     recipe, frames = model.recipe, data.frames
-    _twice(model, data)
+    check_layout(recipe, data)
     leads = whole_windows(recipe, request.leads)
     back = parse_duration(recipe.window.step) * (recipe.window.past - 1)
     init = resolve_init(request.init, frames.times, data.splits, leads[-1], back)
@@ -98,16 +98,6 @@ def attributes(model: Model, data: DataSet, seed: int) -> dict[str, str | int | 
         "device": model.device.type,
         "versions": json.dumps(versions(), sort_keys=True),
     }
-
-
-def _twice(model: Model, data: DataSet) -> None:
-    own = model.recipe.output
-    asked = own.layout == "weatherbench2" and data.kind == "simulated"
-    if asked and not own.simulated_as_weatherbench2:
-        raise UserError(
-            "these data are simulated, and a store in WeatherBench2's layout is easily taken for "
-            "ERA5; if it is meant, say so: --set output.simulated_as_weatherbench2=true"
-        )
 
 
 def _rendezvous(world: int) -> Callable[[], object]:
