@@ -27,7 +27,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from sciladm import recipe as recipes
 from sciladm import schema
 from sciladm.conventions import UserError, format_duration, parse_duration
 
@@ -206,9 +205,6 @@ def parse_settings(settings: Sequence[str] | None) -> dict[str, Any]:
             raise UserError(f"--set {text}: write KEY=VALUE, such as --set sampler.steps=24")
         changes[key] = schema.read_yaml(value, f"--set {key}")
     return changes
-
-
-apply_settings = recipes.after_training
 
 
 def parse_lead(text: str, step: np.timedelta64) -> np.ndarray:

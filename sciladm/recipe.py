@@ -206,7 +206,9 @@ class Evaluation(Section):
     baselines: list[Baseline] = Field(
         default=list(get_args(Baseline)), description="what the model is held against"
     )
-    seed: int = Field(default=0, ge=0, description="of bootstrap, ties and sampled baselines")
+    seed: int = Field(
+        default=0, ge=0, description="of a forecast's draws and of sampled baselines"
+    )
 
     @field_validator("lead")
     @classmethod

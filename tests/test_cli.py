@@ -171,13 +171,13 @@ def test_settings_keep_dates_and_equals_signs():
 
 def test_settings_after_training_reach_three_sections_only():
     made = recipe.parse({"schema": 1, "name": "x", "data": {"path": "a.nc"}}, {}, "here")
-    changed = cli.apply_settings(made, {"sampler.steps": 24, "evaluation.lead": "3d"})
+    changed = recipe.after_training(made, {"sampler.steps": 24, "evaluation.lead": "3d"})
     assert (changed.sampler.steps, changed.evaluation.lead) == (24, "3d")
     assert changed.fingerprint() == made.fingerprint()
     with pytest.raises(UserError, match=r"denoiser.steps.*sampler\.\*"):
-        cli.apply_settings(made, {"denoiser.steps": 24})
+        recipe.after_training(made, {"denoiser.steps": 24})
     with pytest.raises(UserError, match="steps"):
-        cli.apply_settings(made, {"sampler.stepz": 24})
+        recipe.after_training(made, {"sampler.stepz": 24})
 
 
 def test_lead():

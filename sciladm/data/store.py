@@ -93,7 +93,7 @@ def _told(where: str) -> Iterator[None]:
         if "IO backends" in said:
             raise UserError(
                 f"{where} is no netCDF file and no zarr store that can be read, or it is damaged; "
-                "GRIB needs pip install 'sciladm[grib]', other formats must be converted first"
+                "GRIB needs pip install cfgrib, other formats must be converted first"
             ) from None
         raise UserError(
             f"{where}: cannot be read, it may be cut short or damaged: {said}"

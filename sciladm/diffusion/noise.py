@@ -20,8 +20,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Key:
-    """Whose noise it is. Times are int64 nanoseconds since 1970; `init_time` is 0 where a draw
-    belongs to no forecast. `member` counts from 0."""
+    """Whose noise it is. Times are int64, microseconds since 1970 (`data.times.ticks`) in a
+    forecast; `init_time` is 0 where a draw belongs to no forecast. `member` counts from 0."""
 
     seed: int
     valid_time: int

@@ -12,9 +12,6 @@ from sciladm.metrics.statistics import GROUPS, STATISTICS
 
 Values = dict[str, NDArray[np.float64]]
 
-DETERMINISTIC = ("mae", "rmse", "bias")
-"""What a single member defines; `mae` is that of the ensemble's median."""
-
 MEAN_OF_RATIOS = ("fair_crps", "crps", "rmse", "change_crps", "block_crps")
 """Metrics whose `all` is the mean over headline variables of the ratio to the normaliser."""
 
