@@ -105,9 +105,9 @@ class PatchAutoencoder(nn.Module):
         size, latents = self.basis.shape
         second = torch.zeros(size, size, dtype=torch.float64)
         first = torch.zeros(size, dtype=torch.float64)
-        area, count = self.cell_area.flatten().double(), 0
+        area, count = self.cell_area.flatten().double().cpu(), 0
         for x in samples:
-            y = self.patches.split(x).flatten(2).double()
+            y = self.patches.split(x).flatten(2).double().cpu()
             second += torch.einsum("bic,bjc->ij", y * area, y)
             first += (y * area).sum((0, 2))
             count += len(x)

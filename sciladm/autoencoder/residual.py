@@ -40,7 +40,7 @@ class ResidualCovariance(nn.Module):
         """From residuals x − decode(encode(x)), batches (n, channel, *space). Groups with fewer
         than 8 patches per dimension of a patch are pooled with all the others."""
         n, size, _ = self.low.shape
-        flat = self.groups.flatten()
+        flat = self.groups.flatten().cpu()
         total = torch.zeros(n, size, size, dtype=torch.float64)
         count = torch.zeros(n, dtype=torch.float64)
         for residual in residuals:
