@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciladm.conventions import UserError
+from sciladm.conventions import UserError, parse_duration
 from sciladm.data.blocks import ForecastStore
 from sciladm.data.catalog import world_of
-from sciladm.data.dataset import DataSet, check_layout
+from sciladm.data.dataset import DataSet, check_layout, settled
 from sciladm.data.fields import Fields
 from sciladm.data.plan import Block, ForecastPlan
 from sciladm.data.windows import resolve_init
@@ -55,7 +55,11 @@ def perfect(
     seed = recipe.seed if seed is None else seed
     count = members or recipe.evaluation.members
     times = data.frames.times
-    chosen = resolve_init(init or recipe.evaluation.init, times, data.splits, leads.max())
+    # The same initial times as a forecast of this recipe has.
+    window = settled(recipe, times).window
+    back = parse_duration(window.step) * (window.past - 1)
+    wanted = init or recipe.evaluation.init
+    chosen = resolve_init(wanted, times, data.splits, leads.max(), back)
     ensemble = Ensemble(
         world_of(recipe.data.card, data.source), data.path, count, tuple(leads), seed
     )
