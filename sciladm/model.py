@@ -5,6 +5,7 @@ fills in their tensors; nothing in the folder is executed.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +26,7 @@ from sciladm.data.fields import Fields
 from sciladm.data.normalise import Normaliser
 from sciladm.data.times import Times
 from sciladm.diffusion.denoiser import Denoiser
+from sciladm.diffusion.departure import Departure
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import Key, unit_normal
 from sciladm.diffusion.sampler import Multistep
@@ -101,7 +103,9 @@ class Model:
         mean = self.mean_forecast(network=self.recipe.denoiser.mean_steps > 0)
         seen, drawn = self._channels
         backbone = self._backbone(drawn + seen, drawn)
-        return Denoiser(backbone, mean, self._loss_weight()).to(self.device)
+        rows, patterns = torch.from_numpy(self.grid.rows()), self.recipe.denoiser.patterns
+        departure = Departure(drawn, rows, self.grid.boundaries, patterns)
+        return Denoiser(backbone, mean, departure, self._loss_weight()).to(self.device)
 
     def mean_forecast(self, network: bool) -> MeanForecast:
         """An untrained mean, linear alone or with a ``network``; the seed is the recipe's."""
@@ -208,20 +212,25 @@ class Model:
         return np.where(self.normaliser.valid, states, np.float32(np.nan))
 
     @torch.inference_mode()
-    def sample(self, past: Tensor, times: Times, keys: Sequence[Key]) -> Tensor:
+    def sample(
+        self, past: Tensor, times: Times, keys: Sequence[Key], before: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Draw the frames at ``times`` that follow known ones.
 
         past: latents of the known frames (member, past, k, *cells); keys (member,), their
-        valid time the first of ``times``. → latents (member, future, k, *cells).
+        valid time the first of ``times``; before: the noise of the draw that ``past`` came from.
+        → latents (member, future, k, *cells), and the noise they came from.
         """
         forcings = self.forcings(times).expand(len(past), -1, *self.grid.shape)
         context = self.denoiser.context(past.flatten(1, 2), forcings, self.latent_statics)
         count = context.mean.shape[1]
         noise = unit_normal(keys, "denoiser", 0, count, self.grid.shape).to(self.device)
-        noise = noise * self.recipe.sampler.noise
+        if before is not None:
+            memory = self.recipe.sampler.memory
+            noise = memory * before + math.sqrt(1 - memory**2) * noise
         r = self.sampler.sample(lambda x, sigma: self.denoiser(x, sigma, context), noise)
         drawn = self.denoiser.clean(r, context)
-        return drawn.view(len(past), self.recipe.window.future, -1, *self.grid.shape)
+        return drawn.view(len(past), self.recipe.window.future, -1, *self.grid.shape), noise
 
     def save_statistics(self) -> None:
         """Write labels, statistics and facts."""

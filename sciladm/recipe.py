@@ -133,6 +133,12 @@ class Denoiser(Section):
         description="share of the training windows that the mean does not see: the denoiser then "
         "learns departures as large as they will be; 0: both see all",
     )
+    patterns: int = Field(
+        default=512,
+        ge=0,
+        description="patterns per wavenumber by which departures are white before training: they "
+        "correlate distant cells; 0: each cell by itself",
+    )
     steps: Positive = Field(default=800, description="optimiser steps")
     batch: Positive = Field(default=48, description="windows per step")
     optimiser: Literal["adamw", "muon"] = Field(default="muon", description="muon: larger rates")
@@ -163,11 +169,12 @@ class Sampler(Section):
     sigma_max: float | Literal["auto"] = Field(
         default="auto", description="first σ; auto: 30 √λ_max of the training departures"
     )
-    noise: float = Field(
-        default=1.0,
-        gt=0,
-        description="scale of every draw's departure from the mean; above 1 where forecasts that "
-        "run on show too little spread on validation",
+    memory: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="correlation of a step's noise with that of the step before: what the mean "
+        "gets wrong one day it gets wrong the next",
     )
     sigma_min: float = Field(default=0.02, gt=0, description="last σ, in standard deviations")
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from sciladm.diffusion.denoiser import Denoiser
+from sciladm.diffusion.departure import Departure
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.sampler import Multistep
 from sciladm.nn.linear import LocalLinear
@@ -117,7 +118,7 @@ class Exact(nn.Module):
 
 def make(backbone, past=3):
     base = MeanForecast(LocalLinear(past, 2, ROWS, BOUNDARIES, 1), None)
-    return Denoiser(backbone, base, torch.ones(2, 4, 6))
+    return Denoiser(backbone, base, Departure(2, ROWS, BOUNDARIES, 512), torch.ones(2, 4, 6))
 
 
 def test_preconditioning_and_loss_at_the_optimum():
@@ -153,7 +154,7 @@ def test_weights_of_the_loss():
     model = make(Exact(1.0))
     heavy = torch.zeros(2, 4, 6)
     heavy[1, 2] = 3.0
-    weighted = Denoiser(Exact(1.0), model.base, heavy)
+    weighted = Denoiser(Exact(1.0), model.base, model.departure, heavy)
     assert float(weighted.weight.mean()) == pytest.approx(1)
     past, forcing, _, _ = linear_world(8, 3)
     context = weighted.context(past, forcing, torch.zeros(1, 4, 6))
@@ -167,7 +168,7 @@ def test_forecast_of_a_linear_world_is_calibrated():
     past, forcing, target, exact = linear_world(600, 0)
     model = make(Exact(1.0))
     model.base.linear.fit([(past, forcing, target)], ridge=1e-6)
-    model.base.measure([(past, forcing, target)], torch.zeros(1, 4, 6))
+    model.departure.measure(lambda: [target - model.base.linear(past, forcing)])
     past, forcing, target, _ = linear_world(500, 9)
     context = model.context(past, forcing, torch.zeros(1, 4, 6))
     noise = torch.randn(500, 2, 4, 6, generator=torch.Generator().manual_seed(4))
@@ -176,7 +177,7 @@ def test_forecast_of_a_linear_world_is_calibrated():
     truth = exact(past, forcing)
     assert np.isclose(float((z - truth).std()), 0.3, rtol=0.03)
     assert np.isclose(float((target - truth).std()), 0.3, rtol=0.03)
-    torch.testing.assert_close(model.departure(z, context), r, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.white(z, context), r, atol=1e-4, rtol=1e-4)
 
 
 class Shift(nn.Module):
@@ -196,25 +197,3 @@ def test_mean_adds_its_network_in_units_of_what_the_linear_map_leaves():
     torch.testing.assert_close(got, mean.linear(past, forcing) + left)
     loss = mean.loss(past, forcing, statics.expand(600, 1, 4, 6), target)
     assert float(loss.mean()) == pytest.approx(2, rel=0.02)  # noise 1 and shift 1
-    mean.measure([(past[:300], forcing[:300], target[:300]),
-                  (past[300:], forcing[300:], target[300:])], statics)  # fmt: skip
-    torch.testing.assert_close(mean.left(), left * 2**0.5, rtol=0.02, atol=0)
-
-
-def test_few_samples_share_their_standard_deviation():
-    past, forcing, target, _ = linear_world(20, 0)
-    mean = MeanForecast(LocalLinear(3, 2, ROWS, BOUNDARIES, 1), None)
-    mean.measure([(past, forcing, target)], torch.zeros(1, 4, 6))
-    assert (mean.std == mean.std[:1]).all()
-    torch.testing.assert_close(mean.std[0], target.square().mean((0, 2, 3)).sqrt())
-
-
-def test_few_samples_scale_the_standard_deviations_that_were_there():
-    past, forcing, target, _ = linear_world(20, 0)
-    mean = MeanForecast(LocalLinear(3, 2, ROWS, BOUNDARIES, 1), None)
-    shape = torch.tensor([1.0, 2.0, 0.5, 1.0])[:, None].expand(4, 2)
-    mean.std.copy_(shape)
-    mean.measure([(past, forcing, target)], torch.zeros(1, 4, 6))
-    torch.testing.assert_close(mean.std / mean.std[:1], shape)
-    total = mean.left().square().mean((1, 2))
-    torch.testing.assert_close(total, target.square().mean((0, 2, 3)))

@@ -1,7 +1,7 @@
 """E[clean | noisy, context], and what it is trained on.
 
-The network never sees the target z itself but its standardised departure r from what is expected:
-z = mean(context) + std · r. Noise, sampler and guidance work on r, whose variance is 1.
+The network never sees the target z itself but its whitened departure r from what is expected:
+z = mean(context) + S r. Noise, sampler and guidance work on r, whose covariance is 1.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sciladm.diffusion.departure import Departure
 from sciladm.diffusion.mean import MeanForecast
 
 
@@ -16,11 +17,10 @@ from sciladm.diffusion.mean import MeanForecast
 class Context:
     """All that is known, computed once per sampler call.
 
-    mean: (batch, channel, *space); std: (channel, *space); features: (batch, feature, *space).
+    mean: (batch, channel, *space); features: (batch, feature, *space).
     """
 
     mean: Tensor
-    std: Tensor
     features: Tensor
 
 
@@ -35,10 +35,13 @@ class Denoiser(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, backbone: nn.Module, base: MeanForecast, weight: Tensor) -> None:
+    def __init__(
+        self, backbone: nn.Module, base: MeanForecast, departure: Departure, weight: Tensor
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.base = base
+        self.departure = departure
         self.register_buffer("weight", weight / weight.mean())
 
     def context(self, past: Tensor, forcings: Tensor, statics: Tensor) -> Context:
@@ -46,15 +49,15 @@ class Denoiser(nn.Module):
         forcing, *space), statics (static, *space) or with a batch, all on the latent grid."""
         statics = statics.expand(len(past), *statics.shape[-past.ndim + 1 :])
         mean = self.base(past, forcings, statics)
-        return Context(mean, self.base.left(), torch.cat([past, mean, forcings, statics], dim=1))
+        return Context(mean, torch.cat([past, mean, forcings, statics], dim=1))
 
-    def departure(self, z: Tensor, context: Context) -> Tensor:
+    def white(self, z: Tensor, context: Context) -> Tensor:
         """z → r."""
-        return (z - context.mean) / context.std
+        return self.departure.whiten(z - context.mean)
 
     def clean(self, r: Tensor, context: Context) -> Tensor:
         """r → z."""
-        return context.mean + context.std * r
+        return context.mean + self.departure.colour(r)
 
     def forward(self, x: Tensor, sigma: Tensor | float, context: Context) -> Tensor:
         """Noisy x (batch, channel, *space) at noise level σ (a number, or (batch,)) → r."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,6 @@ def train_mean(
 ) -> None:
     """The linear part in closed form, then ``steps`` of the network, if it has one."""
     mean.linear.fit(_moved(model, windows, WINDOWS), RIDGE)
-    mean.std.copy_(mean.linear.std)
     count = parts(model.device)
     weight, statics = model.denoiser.weight, model.latent_statics
 
@@ -52,7 +52,6 @@ def train_mean(
         loop = _loop(model, mean.network, step_loss, name, steps, count, told)
         mean.network.load_state_dict(loop.run(), strict=False)
         mean.network.eval().requires_grad_(False)
-    mean.measure(_moved(model, windows, WINDOWS // 2), statics)
 
 
 def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
@@ -60,13 +59,13 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     held back from it; their size is then taken from validation, which it has not seen either."""
     own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
     _, windows = Windows.of(model, data.splits, "train").apart(own.held)
-    denoiser.base.measure(_moved(model, windows, WINDOWS // 2), model.latent_statics)
+    denoiser.departure.measure(partial(_departures, model, windows, WINDOWS))
     count = parts(model.device)
 
     def step_loss(step: int, part: int) -> Tensor:
         past, forcings, future = _share(model, windows, step, part)
         context = denoiser.context(past, forcings, model.latent_statics)
-        r = denoiser.departure(future, context)
+        r = denoiser.white(future, context)
         generator = training_generator(seed, step, f"noise {part}")
         noise = torch.randn(r.shape, generator=generator).to(r.device)
         sigma = training_sigma(seed, step, own.batch, own.sigma_centre, own.sigma_spread)
@@ -77,7 +76,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     loop = _loop(model, denoiser.backbone, step_loss, "denoiser", own.steps, count, told)
     denoiser.backbone.load_state_dict(loop.run(), strict=False)
     held = Windows.of(model, data.splits, "validation")
-    denoiser.base.measure(_moved(model, held, WINDOWS // 2), model.latent_statics)
+    denoiser.departure.rescale(partial(_departures, model, held, WINDOWS // 2))
     model.save_part(DENOISER, denoiser=denoiser)
 
 
@@ -111,13 +110,21 @@ def _moved(model: Model, windows: Windows, count: int) -> Iterator[Batch]:
 
 
 @torch.no_grad()
+def _departures(model: Model, windows: Windows, count: int) -> Iterator[Tensor]:
+    """How far frames depart from what is expected (batch, channel, *space)."""
+    for past, forcings, future in _moved(model, windows, count):
+        yield future - model.denoiser.context(past, forcings, model.latent_statics).mean
+
+
+@torch.no_grad()
 def _sigma_max(model: Model, windows: Windows) -> float:
-    """30 √λ_max: from there on noise drowns the largest pattern of the departures. Two digits, so
-    that the last bits of an eigenvalue do not matter."""
-    rows = []
-    for past, forcings, future in _moved(model, windows, WINDOWS // 8):
-        context = model.denoiser.context(past, forcings, model.latent_statics)
-        rows.append(model.denoiser.departure(future, context).flatten(1).cpu())
-    r = torch.cat(rows)
-    largest = torch.linalg.eigvalsh((r @ r.T).double())[-1] / len(r)
-    return float(f"{30 * math.sqrt(float(largest)):.2g}")
+    """30 √λ, λ the variance of the largest pattern that whitening has left: from there on noise
+    drowns it. The pattern is found in half of the windows and measured in the others. Two digits,
+    so that the last bits of an eigenvalue do not matter."""
+    found = [model.denoiser.departure.whiten(d).flatten(1).cpu()
+             for d in _departures(model, windows, WINDOWS // 8)]  # fmt: skip
+    seen, other = torch.cat(found).chunk(2)
+    u = torch.linalg.eigh(seen @ seen.T)[1][:, -1]
+    pattern = torch.nn.functional.normalize(seen.T @ u, dim=0)
+    largest = max(1.0, float((other @ pattern).square().mean()))
+    return float(f"{30 * math.sqrt(largest):.2g}")

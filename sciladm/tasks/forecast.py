@@ -44,11 +44,11 @@ class Forecast:
         start = self.init_times[block.init]
         past = self.known(block.init).expand(size, -1, -1, *model.grid.shape)
         members = range(block.members.start, block.members.start + size)
-        future, out = model.recipe.window.future, []
+        future, noise, out = model.recipe.window.future, None, []
         for first in range(0, len(self.leads), future):
             times = start + self.leads[first : first + future]
             keys = [self._key(times[0], start, m) for m in members]
-            frames = model.sample(past, times, keys)
+            frames, noise = model.sample(past, times, keys, noise)
             for number, time in enumerate(times):
                 own = [self._key(time, start, m) for m in members]
                 states = model.decode(frames[:, number], np.repeat(time, size), own)

@@ -1,0 +1,187 @@
+"""How far what comes departs from what was expected: a Gaussian, fitted before any training.
+
+A network that has to learn from scratch that the sea changes less than the air, that what happens
+at one end of a pole's circle happens at the other, and how rough each variable is, gets all of it
+nearly right; the spread of an ensemble shows the rest. Second moments have a closed form. What
+is left for diffusion is white: how departures depend on the state, and how they are not Gaussian.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from sciladm.grid import Boundary
+
+Samples = Callable[[], Iterable[Tensor]]
+"""Batches of departures (batch, channel, *space), the same at every call."""
+ENOUGH = 200
+"""Samples at which a cell's own variance counts as much as that of its group."""
+DRAWN = 20
+"""The same for its correlations: samples per channel."""
+LEAST = 1e-4
+"""Smallest eigenvalue of a correlation: what is less is a constant, or rounding."""
+TINY = 1e-12
+"""A variance that means: it never departs."""
+LARGEST = 4096
+"""Numbers in a block beyond which cells are not correlated with each other."""
+
+
+class Departure(nn.Module):
+    """d = S r with E[r rᵀ] = 1. S = std · A · B: B correlates cells, A the channels of a cell;
+    both are symmetric roots, so that r lies where d lies.
+
+    A and std differ from cell to cell. B does not change along periodic axes, so it falls into
+    one block per wavenumber, over channels and the cells of the other axes; `patterns` bounds
+    how many eigenvectors of a block are kept, those of the largest variance. Where nothing is
+    periodic there is one block. groups: int64 (*space), cells that are much alike.
+    """
+
+    std: Tensor
+    axes: Tensor
+    size: Tensor
+    patterns: Tensor
+    amplitude: Tensor
+    groups: Tensor
+
+    def __init__(
+        self, channels: int, groups: Tensor, boundaries: Sequence[Boundary], patterns: int
+    ) -> None:
+        super().__init__()
+        self.shape = groups.shape
+        self.periodic = [n for n, end in enumerate(boundaries) if end == "periodic"]
+        cells = groups.numel()
+        self.register_buffer("groups", groups.flatten(), persistent=False)
+        self.register_buffer("std", torch.ones(cells, channels))
+        self.register_buffer("axes", torch.eye(channels).repeat(cells, 1, 1))
+        self.register_buffer("size", torch.ones(cells, channels))
+        blocks, numbers = self._blocks(torch.zeros(1, channels, *self.shape)).shape[1:]
+        kept = min(patterns, numbers) if numbers <= LARGEST else 0
+        kind = torch.complex64 if self.periodic else torch.float32
+        self.register_buffer("patterns", torch.zeros(blocks, numbers, kept, dtype=kind))
+        self.register_buffer("amplitude", torch.ones(blocks, kept))
+
+    def colour(self, r: Tensor) -> Tensor:
+        """White r (batch, channel, *space) → departures d."""
+        flat = self._stretched(r, self.amplitude).flatten(2)
+        return (self._turned(flat, self.size) * self.std.T).view_as(r)
+
+    def whiten(self, d: Tensor) -> Tensor:
+        """The inverse of `colour`."""
+        return self._stretched(self._cellwise(d), 1 / self.amplitude)
+
+    def _cellwise(self, d: Tensor) -> Tensor:
+        """Departures with the channels of a cell white, as if each were alone."""
+        return self._turned(d.flatten(2) / self.std.T, 1 / self.size).view_as(d)
+
+    def _turned(self, x: Tensor, size: Tensor) -> Tensor:
+        """x (batch, channel, cell) stretched by ``size`` along the axes of each cell."""
+        along = torch.einsum("bin,nij->bjn", x, self.axes) * size.T
+        return torch.einsum("bjn,nij->bin", along, self.axes)
+
+    def _stretched(self, x: Tensor, amplitude: Tensor) -> Tensor:
+        """x (batch, channel, *space) stretched by ``amplitude`` along the patterns."""
+        if not self.amplitude.numel():
+            return x
+        rows = self._blocks(x).transpose(0, 1)
+        along = rows @ self.patterns.conj() * (amplitude - 1)[:, None]
+        return self._fields((rows + along @ self.patterns.mT).transpose(0, 1))
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        """(batch, channel, *space) → one row of numbers per wavenumber (batch, block, number)."""
+        waves = [2 + n for n in self.periodic]
+        if waves:
+            x = torch.fft.rfftn(x, dim=waves, norm="ortho").movedim(waves, list(self._ahead))
+        return x.reshape(len(x), prod(x.shape[1 : 1 + len(waves)]), -1)
+
+    def _fields(self, rows: Tensor) -> Tensor:
+        """The inverse of `_blocks`."""
+        waves, sizes = [2 + n for n in self.periodic], [self.shape[n] for n in self.periodic]
+        others = [n for i, n in enumerate(self.shape) if i not in self.periodic]
+        if not waves:
+            return rows.reshape(len(rows), -1, *others)
+        x = rows.view(len(rows), *sizes[:-1], sizes[-1] // 2 + 1, self.std.shape[1], *others)
+        x = x.movedim(list(self._ahead), waves)
+        fields: Tensor = torch.fft.irfftn(x, sizes, waves, norm="ortho")
+        return fields
+
+    @property
+    def _ahead(self) -> range:
+        """Where wavenumbers stand in a spectrum: after the batch."""
+        return range(1, 1 + len(self.periodic))
+
+    @torch.no_grad()
+    def measure(self, samples: Samples) -> None:
+        """Fit all of it. A cell's correlations are drawn to those of its group, as these are to
+        all cells', the more, the fewer the samples; a block's to none, by as much as they would
+        be wrong otherwise (Ledoit & Wolf 2004, with the error of Gaussian samples)."""
+        products, number = torch.zeros(*self.axes.shape, dtype=torch.float64), 0
+        for d in samples():
+            left = d.flatten(2).double().cpu()
+            products += torch.einsum("bin,bjn->nij", left, left)
+            number += len(left)
+        self._rescale(products.diagonal(dim1=1, dim2=2), number)
+        correlation = _correlation(products.sum(0))
+        for group in (self.groups.cpu(), torch.arange(len(products))):
+            count = number * group.bincount()[group].double()[:, None, None]
+            own = _correlation(_total(products, group))
+            share = count / (count + DRAWN * self.std.shape[1])
+            correlation = correlation + share * (own - correlation)
+        values, axes = torch.linalg.eigh(correlation)
+        self.axes.copy_(axes)
+        self.size.copy_(values.clamp(min=LEAST).sqrt())
+        if self.amplitude.numel():
+            self._measure_patterns(samples)
+
+    def _measure_patterns(self, samples: Samples) -> None:
+        blocks, numbers, kept = self.patterns.shape
+        kind = torch.complex128 if self.periodic else torch.float64
+        covariance, number = torch.zeros(blocks, numbers, numbers, dtype=kind), 0
+        for d in samples():
+            rows = self._blocks(self._cellwise(d)).transpose(0, 1).cpu()
+            covariance += rows.mT @ rows.conj()
+            number += len(d)
+        covariance /= number
+        trace = covariance.diagonal(dim1=1, dim2=2).real.sum(-1)
+        mean = (trace / numbers)[:, None, None] * torch.eye(numbers)
+        wrong = (trace**2 + covariance.abs().square().sum((1, 2))) / number
+        apart = (covariance - mean).abs().square().sum((1, 2))
+        share = (wrong / apart.clamp(min=1e-12)).clamp(max=1)[:, None, None]
+        values, vectors = torch.linalg.eigh(covariance + share * (mean - covariance))
+        self.patterns.copy_(vectors[..., numbers - kept :])
+        self.amplitude.copy_(values[..., numbers - kept :].clamp(min=LEAST).sqrt())
+
+    @torch.no_grad()
+    def rescale(self, samples: Samples) -> None:
+        """Fit standard deviations alone, to other samples."""
+        square, number = torch.zeros_like(self.std, dtype=torch.float64, device="cpu"), 0
+        for d in samples():
+            square += d.flatten(2).double().cpu().square().sum(0).T
+            number += len(d)
+        self._rescale(square, number)
+
+    def _rescale(self, square: Tensor, number: int) -> None:
+        """Each cell's variance becomes as many times what it was as its group's has become, or
+        as its own has, the more samples there are."""
+        before = number * self.std.double().cpu().square()
+        grown = (square.sum(0) / before.sum(0)).clamp(min=TINY)
+        for group in (self.groups.cpu(), torch.arange(len(square))):
+            count = number * group.bincount()[group].double()[:, None]
+            own = (_total(square, group) / _total(before, group)).clamp(min=TINY)
+            grown = grown * (own / grown) ** (count / (count + ENOUGH))
+        self.std.copy_((before / number * grown).sqrt())
+
+
+def _total(x: Tensor, group: Tensor) -> Tensor:
+    """Sums over the cells of a group, for each cell: x (cell, …), group (cell,)."""
+    return torch.zeros_like(x).index_add_(0, group, x)[group]
+
+
+def _correlation(products: Tensor) -> Tensor:
+    """Of sums of products (…, channel, channel); the identity where nothing varies."""
+    size = products.diagonal(dim1=-2, dim2=-1).sqrt()
+    size = size.where(size > 0, 1)
+    found = products / (size[..., None] * size[..., None, :])
+    eye = torch.eye(products.shape[-1], dtype=products.dtype)
+    return found.where(eye == 0, eye)
