@@ -4,7 +4,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sciladm.conventions import UserError, parse_duration
+from sciladm.conventions import UserError
 from sciladm.data.climatology import basis
 from sciladm.data.fields import Fields
 from sciladm.data.frames import Frames
@@ -32,7 +32,7 @@ def cut(times, values, size=97):
 
 def fit(times, values, size=97, **more):
     names = [f"channel{i}" for i in range(values.shape[1])]
-    return Normaliser.fit(times, cut(times, values, size), names, AREA, DAY, **more)
+    return Normaliser.fit(times, cut(times, values, size), names, AREA, **more)
 
 
 def lstsq(times, values, size=5):
@@ -63,28 +63,10 @@ def test_std_is_the_mean_over_seasons_and_area():
     assert np.allclose(fit(times, values).std, expected, rtol=1e-5)
 
 
-def test_increments():
-    times, values = series()
-    gone = np.ones(len(times), bool)
-    gone[100:150] = False
-    times, values = times[gone], values[gone]
-    normaliser = fit(times, values, size=50)
-    z = normaliser.normalise(values, times)
-    pairs = [(i, j) for i in range(len(times)) for j in (i + 2,)
-             if j < len(times) and times[j] - times[i] == DAY]  # fmt: skip
-    first, second = np.array(pairs).T
-    expected = np.sqrt((((z[second] - z[first]) ** 2).mean(0) * AREA).sum((-1, -2)))
-    assert np.allclose(normaliser.increment_std, expected, rtol=1e-4)
-
-
-def test_monthly_increments():
+def test_monthly_data_have_one_climatology_for_all_hours():
     times = np.arange("2001-01", "2011-01", dtype="M8[M]").astype("M8[ns]")
     values = np.random.default_rng(0).normal(size=(120, 1, 2, 3)).astype("f4")
-    month = parse_duration("1mo")
-    normaliser = Normaliser.fit(times, cut(times, values), ["a"], AREA, month)
-    z = normaliser.normalise(values, times)
-    expected = np.sqrt((((z[1:] - z[:-1]) ** 2).mean(0) * AREA).sum((-1, -2)))
-    assert np.allclose(normaliser.increment_std, expected, rtol=1e-4)
+    normaliser = Normaliser.fit(times, cut(times, values), ["a"], AREA)
     assert normaliser.coefficients.shape[:2] == (1, 5)
 
 
@@ -193,7 +175,7 @@ def test_no_leak_from_a_data_set():
     for data in (ds, planted.astype("f4")):
         frames = Frames(data, Fields.from_dataset(data, {"a": None, "b": None}))
         index = np.flatnonzero(training)
-        fitted = Normaliser.fit(times[index], frames.blocks(index), ["a", "b"], AREA, DAY)
+        fitted = Normaliser.fit(times[index], frames.blocks(index), ["a", "b"], AREA)
         states.append(fitted.state())
     assert all(states[0][k].tobytes() == states[1][k].tobytes() for k in states[0])
 
@@ -215,9 +197,7 @@ def test_refusals():
     empty[:, 0] = np.nan
     with pytest.raises(UserError, match="channel0: not one value"):
         fit(times, empty)
-    with pytest.raises(UserError, match=r"set window\.step to a multiple of 2d"):
-        fit(times[::4], values[::4])
     with pytest.raises(UserError, match="no times"):
-        Normaliser.fit(times[:0], [], ["a"], AREA, DAY)
+        Normaliser.fit(times[:0], [], ["a"], AREA)
     with pytest.raises(TypeError, match="twice"):
-        Normaliser.fit(times, iter(cut(times, values)), ["a"], AREA, DAY)
+        Normaliser.fit(times, iter(cut(times, values)), ["a"], AREA)

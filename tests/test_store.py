@@ -8,7 +8,7 @@ import xarray as xr
 
 from sciladm.conventions import UserError
 from sciladm.data.fields import Fields
-from sciladm.data.frames import Frames
+from sciladm.data.frames import Frames, Stream
 from sciladm.data.store import fingerprint, open_store, read
 
 TIMES = np.datetime64("2001-01-01", "ns") + np.arange(12) * np.timedelta64(24, "h")
@@ -158,9 +158,11 @@ def test_frames(tmp_path):
     frames = Frames(*with_fields(open_store(tmp_path / "z.zarr")))
     picked = np.array([9, 0, 0, 11, 3])
     assert np.array_equal(frames.read(picked)[:, 0], ds.a.values[picked])
-    blocks = frames.blocks(np.array([1, 2, 3, 8, 9]), 2)
+    chunk = frames.ds.a.encoding["chunks"][0]
+    blocks = frames.blocks(np.array([1, 2, 3, 8, 9]), chunk)
+    assert blocks.size == chunk and not list(frames.blocks(np.array([], int)))
+    assert [len(t) for t, _ in Stream(frames, np.array([1, 2, 3, 8, 9]), 2)] == [1, 2, 2]
     for _ in range(2):
-        assert [len(times) for times, _ in blocks] == [2, 2, 1]
         joined = np.concatenate([values for _, values in blocks])
         assert np.array_equal(joined[:, 0], ds.a.values[[1, 2, 3, 8, 9]])
     held = frames.hold(np.arange(2, 12))

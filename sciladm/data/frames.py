@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 import xarray as xr
@@ -52,19 +54,30 @@ class Frames:
         return self.fields.to_array(self.ds.isel(time=slice(start, stop)))
 
     def blocks(self, indices: Ints, size: int = 64) -> "Stream":
-        """(times, values) over ``indices`` in order, ``size`` at a time, as often as wanted."""
-        return Stream(self, indices, size)
+        """(times, values) over ``indices`` in order, as often as wanted, about ``size`` at a time:
+        whole chunks of the store, where these are smaller than a few hundred states."""
+        stored = [self.ds[name].encoding.get("chunks") for name in self.ds.data_vars
+                  if self.ds[name].dims[:1] == ("time",)]  # fmt: skip
+        chunk = max((chunks[0] for chunks in stored if chunks), default=1)
+        return Stream(self, indices, -(-size // chunk) * chunk if chunk <= 4 * size else size)
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Blocks of states, read when they are asked for."""
+    """Blocks of states, the next one read while the last is looked at."""
 
     frames: Frames
     indices: Ints
     size: int
 
     def __iter__(self) -> Iterator[tuple[Times, Array]]:
-        for at in range(0, len(self.indices), self.size):
-            part = self.indices[at : at + self.size]
-            yield self.frames.times[part], self.frames.read(part)
+        if not len(self.indices):
+            return
+        parts = np.split(self.indices, np.flatnonzero(np.diff(self.indices // self.size)) + 1)
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self.frames.read, parts[0])
+            for part, following in zip_longest(parts, parts[1:]):
+                values = coming.result()
+                if following is not None:
+                    coming = ahead.submit(self.frames.read, following)
+                yield self.frames.times[part], values

@@ -5,7 +5,7 @@ left out of every one of them.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sciladm.conventions import UserError
 from sciladm.data.climatology import LeastSquares, basis, design, slot_of
-from sciladm.data.times import Times, parts, spaced, stride, ticks
+from sciladm.data.times import Times, parts
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -29,14 +29,12 @@ class Normaliser:
     ``coefficients`` (slot, basis, channel, *space): the climatology's, per hour of the day
     (``slots``, ticks after midnight) or for all hours together. ``std`` (channel,): area- and
     season-mean standard deviation of training anomalies about it, physical (transformed) units.
-    ``increment_std`` (channel,): rms change of a normalised anomaly over one ``step`` of the
-    window. ``valid`` (channel, *space): cells with at least one training value.
+    ``valid`` (channel, *space): cells with at least one training value.
     """
 
     slots: NDArray[np.int64]
     coefficients: Array
     std: Floats
-    increment_std: Floats
     valid: NDArray[np.bool_]
 
     @classmethod
@@ -46,12 +44,11 @@ class Normaliser:
         blocks: Blocks,
         names: Sequence[str],
         area: Floats,
-        step: np.timedelta64,
         moving: Sequence[bool] | None = None,
     ) -> "Normaliser":
         """Fit on training ``times`` and their ``blocks``.
 
-        ``moving`` (channel,): whose gaps come and go. ``step``: that of the window. Two annual
+        ``moving`` (channel,): whose gaps come and go. Two annual
         harmonics per hour of the day where training has all months and 18 of them, else a mean per
         hour; hours with too few samples are taken together. UserError for a channel that is
         constant or has no values.
@@ -68,10 +65,8 @@ class Normaliser:
             sums.add(block_times, values)
         assert sums is not None, "times without blocks"
         coefficients, valid = sums.solve()
-        unscaled = cls(slots, coefficients, np.ones(len(names)), np.ones(len(names)), valid)
-        place = (ticks(times), spaced(times)[0], stride(times, step))
-        std, increment = _spread(blocks, unscaled, names, area, place)
-        return cls(slots, coefficients, std, increment, valid)
+        unscaled = cls(slots, coefficients, np.ones(len(names)), valid)
+        return replace(unscaled, std=_spread(blocks, unscaled, names, area))
 
     def centre(self, times: Times) -> Array:
         """The climatology at ``times``: (n, channel, *space)."""
@@ -100,7 +95,6 @@ class Normaliser:
             "slots": self.slots,
             "coefficients": self.coefficients,
             "std": self.std,
-            "increment_std": self.increment_std,
             "valid": self.valid,
         }
 
@@ -110,34 +104,14 @@ class Normaliser:
         return cls(**state)
 
 
-def _spread(
-    blocks: Blocks,
-    unscaled: Normaliser,
-    names: Sequence[str],
-    area: Floats,
-    place: tuple[Ints, Ints, int],
-) -> tuple[Floats, Floats]:
-    """Area- and season-mean standard deviation of anomalies; rms of their normalised change.
-
-    ``place``: ticks of all training times, their positions in steps, steps of a change.
-    """
-    known, position, step = place
-    shape = unscaled.valid.shape
-    squares, counts = np.zeros((4, *shape)), np.zeros((4, *shape))
-    change, pairs = np.zeros(shape), np.zeros(shape)
-    tail_t, tail = np.zeros(0, dtype=np.int64), np.zeros((0, *shape), dtype=np.float32)
+def _spread(blocks: Blocks, unscaled: Normaliser, names: Sequence[str], area: Floats) -> Floats:
+    """Area- and season-mean standard deviation of anomalies (channel,)."""
+    squares, counts = np.zeros((2, 4, *unscaled.valid.shape))
     for times, values in blocks:
         anomaly = values - unscaled.centre(times)
         season = parts(times)[1] % 12 // 3
         for s in np.unique(season):
             _add_squares(anomaly[season == s], squares[s], counts[s])
-        t = np.concatenate([tail_t, position[np.searchsorted(known, ticks(times))]])
-        joined = np.concatenate([tail, anomaly])
-        at = np.searchsorted(t, t + step)
-        first = np.flatnonzero((at < len(t)) & (t[np.minimum(at, len(t) - 1)] == t + step))
-        _add_squares(joined[at[first]] - joined[first], change, pairs)
-        keep = t > t[-1] - step
-        tail_t, tail = t[keep], joined[keep]
     deviation = np.sqrt(squares / np.maximum(counts, 1))
     weight = (counts > 0) * area
     axes = tuple(range(2, weight.ndim))
@@ -151,11 +125,7 @@ def _spread(
             raise UserError(
                 f"{name}: constant over the training split; leave it out of `variables`"
             )
-    axes = tuple(range(1, change.ndim))
-    if not pairs.any(axis=axes).all():
-        raise UserError("no two training states lie one step of the window apart: see window.step")
-    mean = (change * area).sum(axis=axes) / np.maximum((pairs * area).sum(axis=axes), 1e-300)
-    return std, np.sqrt(mean) / std
+    return np.asarray(std)
 
 
 def _add_squares(values: Array, squares: Floats, counts: Floats) -> None:

@@ -68,7 +68,7 @@ def lay_out(weather: Weather, path: Path, plan: Plan, about: dict[str, Any]) -> 
         "latitude": ("latitude", channels.latitude, labelled("latitude")),
         "longitude": ("longitude", channels.longitude, labelled("longitude")),
     }
-    codec = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=4)
+    codec = BloscCodec(cname="lz4", clevel=1, shuffle="shuffle", typesize=4)
     hours = {
         "units": "hours since 2201-01-01",
         "calendar": "standard",

@@ -61,7 +61,6 @@ def _blank(data: DataSet) -> Normaliser:
         np.zeros(1, np.int64),
         np.zeros((1, 1, channels, *space), np.float32),
         np.ones(channels),
-        np.ones(channels),
         np.ones((channels, *space), bool),
     )
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from sciladm import latents
-from sciladm.conventions import parse_duration
 from sciladm.data.dataset import DataSet
 from sciladm.data.normalise import Normaliser
 from sciladm.data.windows import batch_indices
@@ -89,7 +88,6 @@ def _statistics(recipe: Recipe, data: DataSet, path: Path, report: Report) -> No
         data.frames.blocks(train),
         fields.names,
         fields.grid.area,
-        parse_duration(recipe.window.step),
         [channel.missing == "moving" for channel in fields.channels],
     )
     model = Model(path, recipe, fields, normaliser)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciladm.conventions import UserError, format_duration, parse_duration, rename_in
+from sciladm.conventions import UserError, format_duration, rename_in
 from sciladm.data.dataset import DataSet, check_headline, open_dataset
 from sciladm.data.frames import Frames
 from sciladm.data.normalise import Normaliser
@@ -80,11 +80,10 @@ def open_case(
     if known:
         normaliser = known.normaliser
     else:
-        train, step = data.indices("train"), parse_duration(recipe.window.step)
+        train = data.indices("train")
         moving = [channel.missing == "moving" for channel in data.fields.channels]
         normaliser = Normaliser.fit(data.frames.times[train], data.frames.blocks(train),
-                                    data.fields.names, data.fields.grid.area, step,
-                                    moving)  # fmt: skip
+                                    data.fields.names, data.fields.grid.area, moving)  # fmt: skip
     return _in_common(Case(recipe, data, frames, normaliser, forecasts[0].inits,
                            forecasts[0].leads, 0), forecasts, notes)  # fmt: skip
 
