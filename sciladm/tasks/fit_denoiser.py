@@ -19,6 +19,8 @@ RIDGE = 0.02
 """Of the linear forecast: less, and its roll-out grows without bound."""
 WINDOWS = 4800
 """Windows that closed forms are fitted on, spread over the split."""
+DRAWN = 96
+"""Windows that ensembles are drawn from to see whether they spread enough."""
 
 
 def parts(device: torch.device) -> int:
@@ -56,7 +58,7 @@ def train_mean(
 
 def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     """The network that draws departures, from windows that the mean has not seen where some were
-    held back from it; their size is then taken from validation, which it has not seen either."""
+    held back from it; their size is then taken from validation, which nothing has seen."""
     own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
     _, windows = Windows.of(model, data.splits, "train").apart(own.held)
     denoiser.departure.measure(partial(_departures, model, windows, WINDOWS))
@@ -77,6 +79,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     denoiser.backbone.load_state_dict(loop.run(), strict=False)
     held = Windows.of(model, data.splits, "validation")
     denoiser.departure.rescale(partial(_departures, model, held, WINDOWS // 2))
+    denoiser.departure.std.mul_(_missing_spread(model, held))
     model.save_part(DENOISER, denoiser=denoiser)
 
 
@@ -104,8 +107,8 @@ def _share(model: Model, windows: Windows, step: int, part: int) -> Batch:
     return past.to(model.device), forcings.to(model.device), future.to(model.device)
 
 
-def _moved(model: Model, windows: Windows, count: int) -> Iterator[Batch]:
-    for past, forcings, future in windows.spread(count):
+def _moved(model: Model, windows: Windows, count: int, size: int = 256) -> Iterator[Batch]:
+    for past, forcings, future in windows.spread(count, size):
         yield past.to(model.device), forcings.to(model.device), future.to(model.device)
 
 
@@ -114,6 +117,27 @@ def _departures(model: Model, windows: Windows, count: int) -> Iterator[Tensor]:
     """How far frames depart from what is expected (batch, channel, *space)."""
     for past, forcings, future in _moved(model, windows, count):
         yield future - model.denoiser.context(past, forcings, model.latent_statics).mean
+
+
+@torch.inference_mode()
+def _missing_spread(model: Model, windows: Windows) -> float:
+    """√(squared error of the mean / spread²) of small ensembles drawn from these windows, latents
+    counting as they decode: what a network leaves out that knows its training data too well."""
+    denoiser, members = model.denoiser, 3
+    decoded = model.autoencoder.importance().repeat(model.recipe.window.future)
+    area = torch.tensor(model.grid.area.ravel(), dtype=torch.float32).to(model.device)
+    error = spread = 0.0
+    for number, (past, forcings, future) in enumerate(_moved(model, windows, DRAWN, DRAWN // 4)):
+        context = denoiser.context(past, forcings, model.latent_statics)
+        generator = training_generator(model.recipe.seed, number, "spread")
+        noise = torch.randn(members, *future.shape, generator=generator).to(model.device)
+        denoise = partial(denoiser, context=context)
+        z = torch.stack([denoiser.clean(model.sampler.sample(denoise, n), context) for n in noise])
+        off = torch.cat([z - z.mean(0), (z.mean(0) - future)[None]]).flatten(3).square()
+        *apart, missed = torch.einsum("mbcn,c,n->m", off, decoded, area).tolist()
+        error += missed
+        spread += (1 + 1 / members) * sum(apart) / (members - 1)
+    return math.sqrt(error / spread)
 
 
 @torch.no_grad()
