@@ -57,8 +57,8 @@ def look(folder: Path) -> dict[str, int]:
 
 
 def killed(line: list[str], out: Path, span: float, kills: int, chance: random.Random) -> int:
-    """Run `line` again and again, killed -9: every other time up to `span` seconds after its
-    start, else up to half a second after it writes to `out`; then to its end. → how many were
+    """Run `line` again and again, killed -9: every other time up to a third of `span` seconds after
+    its start, else up to half a second after it writes to `out`; then to its end. → how many were
     killed before they ended."""
     count = 0
     for number in range(kills):
@@ -66,7 +66,7 @@ def killed(line: list[str], out: Path, span: float, kills: int, chance: random.R
         while number % 2 and child.poll() is None and look(out) == before:
             time.sleep(0.02)
         try:
-            child.wait(chance.uniform(0, 0.5 if number % 2 else span))
+            child.wait(chance.uniform(0, 0.5 if number % 2 else span / 3))
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -110,7 +110,8 @@ def main() -> None:
         line = asked(given.run, out, 16)
         count = killed(line, out, span, given.kills, chance)
         note = f"{count} of {given.kills} runs killed"
-        told("every file, forecast killed -9 and resumed", contents(out) == contents(whole), note)
+        alike = count == given.kills and contents(out) == contents(whole)
+        told("every file, forecast killed -9 and resumed", alike, note)
         settings = [part for one in given.settings for part in ("--set", one)]
         paths = [folder / "whole", folder / "killed"]
         lines = [command("train", given.recipe, "--run-dir", p, *settings) for p in paths]
@@ -121,7 +122,8 @@ def main() -> None:
         note = f"{count} of {given.kills} runs killed"
         a, b = (contents(p) for p in paths)
         differing = [n for n in a.keys() | b.keys() if a.get(n) != b.get(n)]
-        told("every file, training killed -9 and resumed", not differing, note)
+        alike = count == given.kills and not differing
+        told("every file, training killed -9 and resumed", alike, note)
         print("files of the run:", len(a), "differing:", differing)
     sys.exit(not all(verdicts))
 

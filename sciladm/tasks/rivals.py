@@ -1,5 +1,6 @@
 """What a model is held against: the baselines, and its own autoencoder."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from sciladm.tasks.regression import dressed_regression
 from sciladm.tasks.voice import Voice
 
 Array = NDArray[np.float32]
-HELD = 2 << 30
+HELD = max(2 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
 """Bytes of training fields that are kept in memory; more are read as they are needed."""
 
 
