@@ -16,7 +16,8 @@ def forecast(
         typer.Option(
             metavar="TIMES",
             help="Initial times: A,B,C or START/STOP/STEP (with STOP), or COUNT of a split, "
-            "spread evenly from number FIRST on: test:FIRST:COUNT. Absent: the recipe's.",
+            "spread evenly from number FIRST on: test:FIRST:COUNT. Absent: the recipe's, or the "
+            "last of --data with fewer than 30 times.",
         ),
     ] = None,
     lead: Annotated[
@@ -34,7 +35,7 @@ def forecast(
         typer.Option(
             metavar="PATH",
             help="Files or stores to start from, on the grid and step of the run's own. May be "
-            "repeated.",
+            "repeated; a single state will do.",
         ),
     ] = None,
     settings: cli.SetOption = None,
@@ -57,13 +58,13 @@ def forecast(
     changes = cli.parse_settings(settings)
 
     from sciladm.tasks.run import open_run
-    from sciladm.tasks.write import Request, write_forecast
+    from sciladm.tasks.write import Request, default_init, write_forecast
 
     model, opened = open_run(run, where, changes, data, screen)
     settled = model.recipe.evaluation
     request = Request(
         out=out,
-        init=init or settled.init,
+        init=init or default_init(opened, settled.init),
         leads=cli.parse_lead(lead or settled.lead, model.step),
         members=members or settled.members,
         seed=settled.seed if seed is None else seed,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import sciladm
 from sciladm import forecast, train
 from sciladm.data.cards import folder
 
@@ -90,6 +91,40 @@ def test_what_lies_under_the_mask_changes_nothing(coast, tmp_path):
     plain = drawn(home / "run", tmp_path / "a.zarr", "--data", home / "sea.nc")
     planted = drawn(home / "run", tmp_path / "b.zarr", "--data", tmp_path / "planted.nc")
     np.testing.assert_array_equal(plain.sst.values, planted.sst.values)
+
+
+@pytest.mark.parametrize("shape", ["dimension", "scalar"])
+def test_one_state_is_enough_for_a_forecast(shape, coast, tmp_path):
+    """An analysis in a file of its own: by the door without --init, and in Python."""
+    home, _ = coast
+    ds = sea()[0]
+    one = ds.isel(time=[150] if shape == "dimension" else 150)
+    one.to_netcdf(tmp_path / "today.nc")
+    words = ("--lead", "2step", "--members", 4, "--quiet")
+    day = str(ds.time.values[150])[:10]
+    code = [
+        door(forecast.main, home / "run", "--out", tmp_path / name, *words, *more)
+        for name, more in {
+            "all.zarr": ("--init", day),
+            "one.zarr": ("--data", tmp_path / "today.nc"),
+        }.items()
+    ]
+    assert code == [0, 0]
+    whole, alone = (xr.open_zarr(tmp_path / name) for name in ("all.zarr", "one.zarr"))
+    xr.testing.assert_equal(whole, alone)
+    python = sciladm.load(home / "run").forecast(one, "2d", members=4)
+    np.testing.assert_array_equal(python.sst.values, alone.sst.values)
+
+
+def test_a_handful_of_states_has_no_splits(coast, tmp_path, capsys):
+    home, _ = coast
+    sea()[0].isel(time=slice(10)).to_netcdf(tmp_path / "few.nc")
+    own = ("--data", tmp_path / "few.nc", "--lead", "1step", "--members", 1, "--quiet")
+    assert door(forecast.main, home / "run", "--out", tmp_path / "f.zarr", *own) == 0
+    assert str(xr.open_zarr(tmp_path / "f.zarr").init_time.values[0])[:10] == "2001-01-10"
+    named = (*own, "--init", "test:0", "--out", tmp_path / "g.zarr")
+    assert door(forecast.main, home / "run", *named) == 2
+    assert "10 times are too few to be split" in capsys.readouterr().err
 
 
 def test_the_guess_is_shown_and_nothing_is_made(coast, tmp_path, capsys):

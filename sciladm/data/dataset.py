@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciladm.conventions import UserError, format_duration, rename_in
+from sciladm.conventions import UserError, format_duration
 from sciladm.data.catalog import open_card, prospect
 from sciladm.data.fields import Fields
 from sciladm.data.frames import Frames
@@ -23,7 +23,8 @@ from sciladm.recipe import Recipe
 OWN = "own"
 """The source of data that were given by their path."""
 FEWEST = 30
-"""Training windows that a linear forecast needs."""
+"""Training windows that a linear forecast needs; a trained run's data that have fewer states than
+that are not split, and are there to start from alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,8 @@ def open_dataset(
 ) -> DataSet:
     """Open what the recipe names: `source` alone, else the card's sources in order.
 
-    `fields` are those of a trained run: then the data must fit them.
+    `fields` are those of a trained run: then the data must fit them, and a few states, or one,
+    are enough; so few have no splits.
     """
     data = recipe.data
     if data.card is None:
@@ -172,6 +174,7 @@ def _own(recipe: Recipe, source: str | None, fields: Fields | None) -> DataSet:
     assert data.path is not None, "a recipe has a card or a path"
     raw = open_store(data.path)
     why: tuple[str, ...] = ()
+    trained = fields is not None
     if fields is None:
         guessed = guess(raw, data.dims, data.missing)
         why = guessed.why
@@ -182,14 +185,12 @@ def _own(recipe: Recipe, source: str | None, fields: Fields | None) -> DataSet:
             guessed.meta,
             data.dims,
         )
-    ds = rename_in(raw, {name: ours for name, ours in data.dims.items() if name in raw.dims})
-    if "time" not in ds.dims:
-        raise UserError(
-            f"{data.path}: no dimension is time; name it with --set data.dims.NAME=time"
-        )
-    frames = Frames(ds.sortby("time"), fields)
+    frames = Frames.of(raw, fields)
     spaced(frames.times)  # says what is wrong with times that are no dates, or come twice
-    splits = Splits.resolve(data.splits or Splits.shares(frames.times), frames.times)
-    stride(frames.times, settled(recipe, frames.times).window.step)
-    return DataSet(frames, splits, OWN, OWN, str(ds.attrs.get("title", "own data")),
+    few = trained and len(frames.times) < FEWEST
+    rule = data.splits or ({} if few else Splits.shares(frames.times))
+    splits = Splits.resolve(rule, frames.times)
+    if not (trained and len(frames.times) == 1):
+        stride(frames.times, settled(recipe, frames.times).window.step)
+    return DataSet(frames, splits, OWN, OWN, str(raw.attrs.get("title", "own data")),
                    fingerprint(raw), why=why)  # fmt: skip

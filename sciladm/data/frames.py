@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from sciladm.conventions import UserError, rename_in
 from sciladm.data.fields import Array, Fields
 from sciladm.data.times import Times
 
@@ -23,6 +24,22 @@ class Frames:
     ds: xr.Dataset
     fields: Fields
     held: tuple[Ints, Array] | None = None
+
+    @classmethod
+    def of(cls, ds: xr.Dataset, fields: Fields) -> "Frames":
+        """The states of a data set as people have it: names become ours, times are sorted, and
+        a single state may have its time as a mere label."""
+        ds = rename_in(ds, {dim: ours for dim, ours in fields.dims.items() if dim in ds.dims})
+        if "time" not in ds.dims and "time" in ds.variables and not ds["time"].ndim:
+            ds = ds.set_coords("time").expand_dims("time")
+        if "time" not in ds.dims or "time" not in ds.variables:
+            there = ", ".join(map(str, ds.dims))
+            raise UserError(
+                f"no dimension of the data is time, with dates as its coordinate (there are: "
+                f"{there}); name it with --set data.dims.NAME=time, or in Python give the "
+                "Dataset a `time`: ds.expand_dims(time=[date])"
+            )
+        return cls(ds.sortby("time"), fields)
 
     @property
     def times(self) -> Times:

@@ -84,9 +84,10 @@ def resolve_init(
         wanted = _dates(text, calendar)
     except UserError as error:
         known = ", ".join(f"{name}:0:48" for name in splits.ranges)
-        raise UserError(
-            f"--init {text}: {error}; or name initial times of a split: {known}"
-        ) from None
+        other = f"or name initial times of a split: {known}"
+        if not known:
+            other = f"the data's {len(times)} times are too few to be split"
+        raise UserError(f"--init {text}: {error}; {other}") from None
     at = np.searchsorted(t, wanted)
     there = t[np.minimum(at, len(t) - 1)] == wanted
     if not wanted.size or not there.all():

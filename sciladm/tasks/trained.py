@@ -51,7 +51,7 @@ class TrainedModel:
             Dataset over init_time, member, lead_time and space, with valid_time.
         """
         model, leads = self.model, self._leads(lead)
-        frames = Frames(rename_in(ds, model.fields.dims), model.fields)
+        frames = Frames.of(ds, model.fields)
         times = frames.times
         wanted = times[-1:] if init is None else np.atleast_1d(np.asarray(init, times.dtype))
         number = np.searchsorted(times, wanted)
@@ -70,7 +70,7 @@ class TrainedModel:
     def encode(self, ds: xr.Dataset) -> xr.Dataset:
         """Latents of the states of ``ds``: variable ``latent`` over time, channel and space."""
         model = self.model
-        frames = Frames(rename_in(ds, model.fields.dims), model.fields)
+        frames = Frames.of(ds, model.fields)
         rows = [
             model.encode(frames.read(np.array([i])), frames.times[[i]]).cpu().numpy()
             for i in range(len(frames.times))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciladm.conventions import UserError, format_duration, rename_in
+from sciladm.conventions import UserError, format_duration
 from sciladm.data.dataset import DataSet, check_headline, open_dataset
 from sciladm.data.frames import Frames
 from sciladm.data.normalise import Normaliser
@@ -73,8 +73,7 @@ def open_case(
         raise UserError("scores are taken on the standard calendar alone; the data's is another")
     frames = data.frames
     if truth is not None:
-        frames = Frames(rename_in(open_store(truth), dict(recipe.data.dims)).sortby("time"),
-                        data.fields)  # fmt: skip
+        frames = Frames.of(open_store(truth), data.fields)
     else:
         _same_data(forecasts, data, recipe.name)
     if known:

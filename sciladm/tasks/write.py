@@ -13,6 +13,7 @@ from sciladm.conventions import parse_duration
 from sciladm.data.blocks import ForecastStore
 from sciladm.data.dataset import DataSet, check_layout
 from sciladm.data.plan import Block, ForecastPlan
+from sciladm.data.times import calendar_of, date_text, ticks
 from sciladm.data.windows import resolve_init
 from sciladm.model import Model
 from sciladm.tasks.forecast import Forecast, from_states, whole_windows
@@ -31,6 +32,14 @@ class Request:
     seed: int
     workers: int
     overwrite: bool = False
+
+
+def default_init(data: DataSet, wanted: str) -> str:
+    """The recipe's initial times, unless the data are a few states: then the last of these."""
+    times = data.frames.times
+    if data.splits.ranges:
+        return wanted
+    return date_text(int(ticks(times)[-1]), calendar_of(times))
 
 
 def write_forecast(model: Model, data: DataSet, request: Request, voice: Voice) -> None:
