@@ -6,7 +6,7 @@ moved there when it is whole, so that a store that exists is complete.
 """
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from sciladm.grid import Grid
 
+CHUNK = 512
+"""States per chunk of a latent store."""
 Block = tuple[NDArray[np.datetime64], NDArray[np.float32]]
 """Times (n,) and their values (n, channel, *space)."""
 
@@ -43,22 +45,39 @@ def encode_once(
         shutil.rmtree(path)
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for times, values in blocks:
+    for times, latents in _in_chunks((t, encode(values, t)) for t, values in blocks):
         latent = xr.Dataset(
-            {"latent": (("time", "channel", *grid.names), encode(values, times))},
+            {"latent": (("time", "channel", *grid.names), latents)},
             coords={"time": times} | {axis.name: axis.values for axis in grid.axes},
             attrs=attributes,
         )
         if partial.exists():
             latent.to_zarr(partial, append_dim="time", consolidated=False)
         else:
-            chunks = (512, *latent["latent"].shape[1:])
+            chunks = (CHUNK, *latent["latent"].shape[1:])
             encoding = {
                 "latent": {"chunks": chunks, "compressors": None},
                 "time": {"units": "seconds since 1970-01-01", "dtype": "int64", "chunks": (4096,)},
             }
             latent.to_zarr(partial, encoding=encoding, consolidated=False)
     partial.rename(path)
+
+
+def _in_chunks(blocks: Iterable[Block]) -> Iterator[Block]:
+    """The same rows, ``CHUNK`` at a time but for the last: a chunk in parts is written in full for
+    each of them."""
+    waiting: list[Block] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(len(times) for times, _ in waiting) < CHUNK:
+            continue
+        times, values = (np.concatenate(parts) for parts in zip(*waiting, strict=True))
+        whole = len(times) - len(times) % CHUNK
+        yield times[:whole], values[:whole]
+        waiting = [(times[whole:], values[whole:])]
+    if sum(len(times) for times, _ in waiting):
+        times, values = (np.concatenate(parts) for parts in zip(*waiting, strict=True))
+        yield times, values
 
 
 def open_latents(path: Path) -> xr.Dataset:
