@@ -234,7 +234,7 @@ def rename_out(ds: xr.Dataset, layout: Literal["weatherbench2"]) -> xr.Dataset:
     return ds.transpose(*order, ..., missing_dims="ignore")
 
 
-# Calendar months are of unequal length; as a duration a month is the Gregorian mean.
+# Calendar months are of unequal length; as a duration a month is the Gregorian mean (`calendar`).
 _SECONDS = {
     "s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800, "mo": 2629746, "y": 31556952,
 }  # fmt: skip

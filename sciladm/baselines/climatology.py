@@ -17,6 +17,7 @@ from sciladm.baselines.series import (
     season_distance,
     time_of_day,
 )
+from sciladm.calendar import later
 from sciladm.conventions import UserError
 
 FEWEST_FIELDS = 30
@@ -55,21 +56,21 @@ class Climatology:
         near = season_distance(times, time) <= self.window + 0.5
         near &= time_of_day(times) == time_of_day(np.array(time))
         index = np.flatnonzero(near)
-        return index[(self.train.find(times[index, None] + leads) >= 0).all(axis=1)]
+        return index[(self.train.find(later(times[index, None], leads)) >= 0).all(axis=1)]
 
     def forecast(self, init_time: np.datetime64, leads: Leads) -> Fields:
         """(member, lead, channel, *space)."""
         stretches = self.candidates(init_time, leads)
         if len(stretches) >= max(FEWEST_FIELDS, self.members):
             starts = self.train.times[draw(self.members, stretches, self.seed, init_time)]
-            past = starts[:, None] + leads
+            past = later(starts[:, None], leads)
         else:  # training in short pieces: each lead for itself
-            past = np.stack([self._single(init_time + lead) for lead in leads], axis=1)
+            past = np.stack([self._single(time) for time in later(init_time, leads)], axis=1)
         index = self.train.find(past)
         values = self.train.read(index.ravel())
         values = values.reshape(*index.shape, *values.shape[1:]).astype(np.float32)
         if self.mean is not None:
-            now = self.mean.at(init_time + leads)
+            now = self.mean.at(later(init_time, leads))
             values += now - self.mean.at(past.ravel()).reshape(values.shape)
         return values
 

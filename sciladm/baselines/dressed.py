@@ -17,6 +17,7 @@ from sciladm.baselines.series import (
     spread_out,
     time_of_day,
 )
+from sciladm.calendar import later
 from sciladm.conventions import UserError
 
 MeanForecast = Callable[[np.datetime64, Leads], Fields]
@@ -62,7 +63,8 @@ class DressedForecast:
                 "errors. Lengthen the split or shorten the lead."
             )
         times = validation.times[spread_out(validation, possible, starts)]
-        errors = [validation.read(validation.find(t + leads)) - mean(t, leads) for t in times]
+        truth = (validation.read(validation.find(later(t, leads))) for t in times)
+        errors = [true - mean(t, leads) for true, t in zip(truth, times, strict=True)]
         return cls(name, mean, times, leads, np.stack(errors).astype(np.float32), members, seed)
 
     def forecast(self, init_time: np.datetime64, leads: Leads) -> Fields:

@@ -23,6 +23,7 @@ from sciladm.baselines.series import (
     season_distance,
     spread_out,
 )
+from sciladm.calendar import later
 from sciladm.conventions import UserError
 
 Floats = NDArray[np.floating]
@@ -107,7 +108,7 @@ class LinearInverseModel:
         share = _season_weights(self.rest_times, init_time)
         shape = (self.members, len(leads), len(share))
         dice = rng.standard_normal(shape, np.float32) * np.sqrt(share)
-        return self.modes.fields(init_time + leads, anomalies + dice @ self.rest)
+        return self.modes.fields(later(init_time, leads), anomalies + dice @ self.rest)
 
 
 def _amplitudes(modes: Modes, series: Series) -> Fields:

@@ -9,6 +9,7 @@ import numpy as np
 from sciladm.baselines.dressed import DressedForecast
 from sciladm.baselines.harmonics import HarmonicMean
 from sciladm.baselines.series import Fields, Leads, Series, State, spread_out
+from sciladm.calendar import later
 
 
 def persistence(
@@ -46,7 +47,8 @@ class DampedAnomaly:
             for some in np.array_split(starts, -(-len(starts) // 128)):
                 first = train.times[some]
                 x = train.read(some) - mean.at(first)
-                y = train.read(train.find(first + lead)) - mean.at(first + lead)
+                then = later(first, lead)
+                y = train.read(train.find(then)) - mean.at(then)
                 product, square = product + (x * y).sum(axis=0), square + (x * x).sum(axis=0)
             damping.append(np.clip(product / square, 0.0, 1.0))
         return cls(mean, state, leads, np.stack(damping).astype(np.float32))
@@ -55,7 +57,7 @@ class DampedAnomaly:
         """(lead, channel, *space)."""
         which = [int(np.flatnonzero(self.leads == lead)[0]) for lead in leads]
         anomaly = self.state(init_time) - self.mean.at(np.array([init_time]))[0]
-        return np.asarray(self.mean.at(init_time + leads) + self.damping[which] * anomaly)
+        return np.asarray(self.mean.at(later(init_time, leads)) + self.damping[which] * anomaly)
 
 
 def damped_persistence(

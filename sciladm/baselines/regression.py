@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciladm.baselines.series import Fields, Series, spread_out
+from sciladm.calendar import later
 
 Floats = NDArray[np.floating]
 FOLDS = 5
@@ -36,7 +37,7 @@ class LaggedRegression:
     def __init__(self, train: Series, z: Fields, lead: np.timedelta64, size: Fields) -> None:
         self.train, self.z, self.lead, self.size = train, z, lead, size
         self.starts = train.starts(np.array([lead]))
-        ends = train.find(train.times[self.starts] + lead)
+        ends = train.find(later(train.times[self.starts], lead))
         self.edges = self.starts[np.arange(1, FOLDS) * len(self.starts) // FOLDS]
         folds, count = self.fold(self.starts), z.shape[1]
         self.square = np.zeros((FOLDS, count, count))
@@ -73,9 +74,9 @@ class LaggedRegression:
         starts = validation.starts(np.array([self.lead]))
         if starts.size:
             starts = spread_out(validation, starts, 600)
-            yield w[starts], w[validation.find(validation.times[starts] + self.lead)], None
+            yield w[starts], w[validation.find(later(validation.times[starts], self.lead))], None
         starts = spread_out(self.train, self.starts, 600)
-        ends = self.train.find(self.train.times[starts] + self.lead)
+        ends = self.train.find(later(self.train.times[starts], self.lead))
         folds = self.fold(starts)
         for f in range(FOLDS):
             yield self.z[starts[folds == f]], self.z[ends[folds == f]], f
@@ -111,7 +112,7 @@ class LaggedRegression:
     def errors(self, choice: Choice, starts: NDArray[np.int64]) -> Fields:
         """Errors (start, mode) of training starts, each by the operator without its stretch."""
         folds = self.fold(starts)
-        ends = self.train.find(self.train.times[starts] + self.lead)
+        ends = self.train.find(later(self.train.times[starts], self.lead))
         out = self.z[ends].copy()
         for f in np.unique(folds):
             out[folds == f] -= self.z[starts[folds == f]] @ self.operator(choice, int(f))

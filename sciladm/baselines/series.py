@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sciladm.calendar import MONTH, find, later
 from sciladm.conventions import UserError
 
 Fields = NDArray[np.float32]
@@ -43,13 +44,11 @@ class Series:
 
     def find(self, times: Times) -> NDArray[np.int64]:
         """Index of each time, −1 where there is none; of any shape."""
-        at = np.searchsorted(self.times, times)
-        at[at == len(self.times)] = 0
-        return np.where(self.times[at] == times, at, -1)
+        return find(self.times, times, MONTH)
 
     def starts(self, leads: Leads) -> NDArray[np.int64]:
         """Indices of the times from which every lead is in the series too."""
-        ends = self.find(self.times[:, None] + leads)
+        ends = self.find(later(self.times[:, None], leads))
         return np.flatnonzero((ends >= 0).all(axis=1))
 
     def blocks(self, size: int = 256) -> Iterator[tuple[Times, Fields]]:

@@ -16,6 +16,7 @@ import zarr
 from zarr.codecs import BloscCodec
 from zarr.core.chunk_key_encodings import ChunkKeyEncodingParams
 
+from sciladm.calendar import later
 from sciladm.conventions import ATTRIBUTES, UserError, is_time, rename_out
 
 RECORDS = ".sciladm"
@@ -123,7 +124,7 @@ class ForecastPlan:
             "init_time": ("init_time", times),
             "member": ("member", np.arange(members.start, members.stop, dtype=np.int32)),
             "lead_time": ("lead_time", self.leads.astype("timedelta64[ns]")),
-            "valid_time": (("init_time", "lead_time"), _valid_times(times, self.leads)),
+            "valid_time": (("init_time", "lead_time"), later(times[:, None], self.leads)),
         }
         ds = xr.Dataset(
             {
@@ -198,14 +199,6 @@ def _compressor(zarr_format: int) -> Any:
     if zarr_format == 2:
         return numcodecs.Blosc(cname="zstd", clevel=3, shuffle=numcodecs.Blosc.SHUFFLE)
     return BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=4)
-
-
-def _valid_times(times: np.ndarray, leads: np.ndarray) -> np.ndarray:
-    """init_time + lead_time, (init_time, lead_time); of datetime64 or of cftime objects."""
-    if times.dtype.kind != "M":
-        leads = leads.astype("timedelta64[us]").astype(object)
-    valid: np.ndarray = times[:, None] + leads[None, :]
-    return valid
 
 
 def _digest(values: np.ndarray) -> str:

@@ -11,6 +11,7 @@ import cftime  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
+from sciladm.calendar import MONTH
 from sciladm.conventions import UserError, format_duration, parse_duration
 
 Times = NDArray[Any]
@@ -20,7 +21,6 @@ Floats = NDArray[np.float64]
 
 _EPOCH = "microseconds since 1970-01-01"
 _DAY = 86_400_000_000
-_MONTH = np.timedelta64(2629746, "s").astype("m8[ns]")
 _TEXT = re.compile(
     r"^\s*(\d{1,4})(?:-(\d{1,2})(?:-(\d{1,2})"
     r"(?:[T ](\d{1,2})(?::?(\d{2}))?(?::?(\d{2})(?:\.0+)?)?Z?)?)?)?\s*$"
@@ -114,7 +114,7 @@ def _months(times: Times) -> tuple[Ints, np.timedelta64] | None:
     if np.ptp(day) > 3.0 or (apart < 1).any():
         return None
     unit = int(np.gcd.reduce(apart))
-    return (number - number[0]) // unit, _MONTH * unit
+    return (number - number[0]) // unit, MONTH * unit
 
 
 def stride(times: Times, step: str | np.timedelta64) -> int:

@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sciladm.conventions import UserError, format_duration
+from sciladm.calendar import MONTH, later
+from sciladm.conventions import UserError, format_duration, parse_duration
 from sciladm.data.splits import Splits as Splits
-from sciladm.data.splits import duration_ticks, range_of
+from sciladm.data.splits import range_of
 from sciladm.data.times import Times, calendar_of, date_text, spaced, spell, ticks
 from sciladm.data.times import stride as stride
 
@@ -111,7 +112,13 @@ def _dates(text: str, calendar: str) -> Ints:
     if text.count("/") != 2:
         return np.array(sorted({spell(one, calendar)[0] for one in text.split(",")}))
     start, stop, step = text.split("/")
-    return np.arange(spell(start, calendar)[0], spell(stop, calendar)[0] + 1, duration_ticks(step))
+    first, last = (spell(end, calendar)[0] for end in (start, stop))
+    every = parse_duration(step)
+    if every % MONTH or calendar not in ("standard", "gregorian", "proleptic_gregorian"):
+        return np.arange(first, last + 1, int(every / np.timedelta64(1, "us")))
+    count = (last - first) // (27 * 86_400_000_000) + 1
+    dates = ticks(later(np.datetime64(first, "us").astype("M8[ns]"), np.arange(count) * every))
+    return dates[dates <= last]
 
 
 def _of_split(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sciladm.baselines.dressed import DressedForecast
 from sciladm.baselines.series import Leads, Series, State
+from sciladm.calendar import later
 from sciladm.conventions import UserError, parse_duration
 from sciladm.data.dataset import DataSet
 from sciladm.diffusion.mean import MeanForecast
@@ -41,18 +42,18 @@ class RolledOut:
         step = parse_duration(window.step)
         if (leads % step).astype(np.int64).any():
             raise UserError(f"it forecasts every {window.step}, and not all leads are among these")
-        before = init_time - np.arange(window.past)[::-1] * step
+        before = later(init_time, -np.arange(window.past)[::-1] * step)
         known = model.encode(np.stack([self.state(time) for time in before]), before)
         frames = list(known)
         while len(frames) - window.past < int(leads.max() / step):
             done = len(frames) - window.past
-            times = init_time + (done + 1 + np.arange(window.future)) * step
+            times = later(init_time, (done + 1 + np.arange(window.future)) * step)
             past = torch.cat(frames[-window.past :])[None]
             z = self.network(past, model.forcings(times)[None], model.latent_statics[None])
             frames += list(z[0].chunk(window.future))
         chosen = [window.past - 1 + int(lead / step) for lead in leads]
         latents = torch.stack([frames[n] for n in chosen])
-        return model.decode(latents, init_time + leads, None)
+        return model.decode(latents, later(init_time, leads), None)
 
 
 def train_regression(model: Model, data: DataSet, voice: Voice) -> MeanForecast:

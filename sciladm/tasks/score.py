@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from sciladm.baselines.series import Baseline
+from sciladm.calendar import later
 from sciladm.conventions import UserError, format_duration
 from sciladm.data.durable import writing
 from sciladm.data.fields import Fields
@@ -99,7 +100,7 @@ def score(
 def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path) -> int | None:
     """Append to the run that its test split is read, and count how often it was."""
     path = run / READS
-    times = np.concatenate([case.inits, (case.inits[:, None] + case.leads).ravel()])
+    times = np.concatenate([case.inits, later(case.inits[:, None], case.leads).ravel()])
     if "test" in case.data.splits.ranges and case.data.splits.mask("test", times).any():
         line = {
             "task": "evaluate",
@@ -179,7 +180,7 @@ class Hour:
 
     def __init__(self, case: Case, scorer: Scorer, init: np.datetime64) -> None:
         self.case, self.scorer, self.init = case, scorer, init
-        self.times = init + case.leads
+        self.times = later(init, case.leads)
         self.truth = case.truth.read(case.find(self.times))
         self.centre = case.normaliser.centre(self.times)
 

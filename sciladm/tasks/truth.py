@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sciladm.calendar import find, later
 from sciladm.conventions import UserError, format_duration
 from sciladm.data.dataset import DataSet, check_headline, open_dataset
 from sciladm.data.frames import Frames
@@ -36,20 +37,14 @@ class Case:
 
     def find(self, times: NDArray[np.datetime64]) -> NDArray[np.int64]:
         """Numbers of the truth's states at ``times``, −1 where there is none."""
-        return _find(self.truth, times)
+        return find(self.truth.times, times, self.leads)
 
     def state(self, time: np.datetime64) -> Array:
         """The field (channel, *space) at a time, of the truth or of the data it belongs to."""
         for frames in (self.truth, self.data.frames):
-            if (at := _find(frames, np.array([time])))[0] >= 0:
+            if (at := find(frames.times, np.array([time]), self.leads))[0] >= 0:
                 return np.asarray(frames.read(at)[0])
         raise UserError(f"the data have no state at {time}")
-
-
-def _find(frames: Frames, times: NDArray[np.datetime64]) -> NDArray[np.int64]:
-    there = frames.times
-    at = np.minimum(np.searchsorted(there, times), len(there) - 1)
-    return np.where(there[at] == times, at, -1)
 
 
 def open_case(
@@ -109,7 +104,7 @@ def _in_common(case: Case, forecasts: Sequence[Forecasts], notes: list[str]) -> 
     paths = ", ".join(str(one.path) for one in forecasts)
     if not inits.size or not leads.size:
         raise UserError(f"{paths} have no initial time and lead in common: nothing to compare")
-    known = (case.find(inits[:, None] + leads) >= 0).all(axis=1) & (case.find(inits) >= 0)
+    known = (case.find(later(inits[:, None], leads)) >= 0).all(axis=1) & (case.find(inits) >= 0)
     if not known.any():
         raise UserError(
             f"the truth ({case.truth.times[0]} … {case.truth.times[-1]}) holds none of the "
@@ -126,5 +121,5 @@ def _in_common(case: Case, forecasts: Sequence[Forecasts], notes: list[str]) -> 
         notes.append(f"The stores have {', '.join(map(str, sorted(sizes)))} members; the first "
                      f"{members} of each are scored.")  # fmt: skip
     inits = inits[known]
-    needed = case.find(np.union1d(inits, (inits[:, None] + leads).ravel()))
+    needed = case.find(np.union1d(inits, later(inits[:, None], leads).ravel()))
     return replace(case, inits=inits, leads=leads, members=members, truth=case.truth.hold(needed))

@@ -5,6 +5,7 @@ import pandas as pd
 
 from sciladm.baselines.climatology import Climatology
 from sciladm.baselines.series import Series
+from sciladm.calendar import later
 from sciladm.conventions import UserError, parse_duration
 from sciladm.data.dataset import DataSet
 from sciladm.data.durable import write_durably
@@ -86,7 +87,7 @@ def _steps(data: DataSet, leads: np.ndarray) -> np.ndarray:
 
 def _picture(model: Model, forecast: Forecast, states: np.ndarray, truth: np.ndarray) -> None:
     """Truth, mean and three members of the first headline variables at the last lead."""
-    fields, time = model.fields, forecast.init_times[0] + forecast.leads[-1:]
+    fields, time = model.fields, later(forecast.init_times[0], forecast.leads[-1:])
     centre = model.normaliser.centre(time)[0]
     names = (model.recipe.evaluation.headline or fields.names)[:3]
     panels = []
