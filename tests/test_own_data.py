@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 import sciladm
-from sciladm import forecast, train
+from sciladm import evaluate, forecast, train
+from sciladm.conventions import UserError
 from sciladm.data.cards import folder
 
 RECIPE = str(folder().parent / "recipes" / "own-data.yaml")
@@ -174,6 +176,53 @@ def test_what_cannot_be_trained_is_told(mend, settings, message, tmp_path, capsy
     said = capsys.readouterr().err
     assert len(said.strip().splitlines()) == 1 and not (tmp_path / "run").exists(), said
     assert re.search(message, said), said
+
+
+def test_a_past_with_a_gap_is_refused(coast, tmp_path, capsys):
+    """By the door and in Python alike, where a forecast starts from two states."""
+    home, _ = coast
+    run = tmp_path / "run"
+    assert trained(home / "sea.nc", run, "window.past=2") == 0
+    ds = sea()[0].isel(time=slice(150, 160))
+    gap = ds.isel(time=[0, 1, 2, 3, 5, 6])
+    gap.to_netcdf(tmp_path / "gap.nc")
+    model = sciladm.load(run)
+    message = r"2001-06-05.* starts from 2 states 24h apart.* none at 2001-06-04"
+    with pytest.raises(UserError, match=message):
+        model.forecast(gap, "1d", members=1, init="2001-06-05")
+    asked = ("--lead", "1d", "--members", 1, "--out", tmp_path / "f.zarr", "--quiet")
+    at = ("--data", tmp_path / "gap.nc", "--init", "2001-06-05")
+    assert door(forecast.main, run, *asked, *at) == 2
+    assert "2001-06-05" in capsys.readouterr().err
+    with pytest.raises(UserError, match="none at 2001-05-30"):
+        model.forecast(ds.isel(time=slice(1)), "1d", members=1)
+    other = ds.convert_calendar("noleap", use_cftime=True)
+    with pytest.raises(UserError, match="calendar noleap"):
+        model.forecast(other, "1d", members=1)
+    pair = gap.isel(time=slice(4, 6))
+    whole = model.forecast(ds, "1d", members=1, init="2001-06-06")
+    xr.testing.assert_equal(model.forecast(pair, "1d", members=1), whole)
+
+
+def test_monthly_forecasts_are_valid_in_the_months_of_the_data(tmp_path, capsys):
+    months = np.arange("1980-01", "2010-01", dtype="M8[M]")
+    starts, ends = (m.astype("M8[ns]") for m in (months, months + 1))
+    ds = sea(field((len(months), 9, 13)))[0].assign_coords(time=starts + (ends - starts) // 2)
+    ds.to_netcdf(tmp_path / "monthly.nc")
+    run = tmp_path / "run"
+    assert trained(tmp_path / "monthly.nc", run) == 0
+    drawn = forecast.main, run, "--out", tmp_path / "f.zarr", "--quiet", "--members", 4
+    assert door(*drawn, "--lead", "3mo", "--init", "2006-01-16T12/2008-01-16T12/3mo") == 0
+    store = xr.open_zarr(tmp_path / "f.zarr")
+    first = store.valid_time.values[0]
+    np.testing.assert_array_equal(first, ds.time.sel(time=slice("2006-02", "2006-04")))
+    report = tmp_path / "report"
+    chosen = "--set", "evaluation.baselines=[persistence,dressed_regression]"
+    code = door(evaluate.main, tmp_path / "f.zarr", "--out", report, "--quiet", *chosen)
+    assert code == 0, capsys.readouterr().err
+    scores = pd.read_csv(report / "scores.csv")
+    assert set(scores[scores.season == "all"].n_init) == {9} and scores.lead_hours.nunique() == 3
+    assert {"model", "persistence", "dressed_regression"} <= set(scores.forecast)
 
 
 def shared():

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sciladm.calendar import find, later
 from sciladm.conventions import UserError, format_duration, parse_duration
 from sciladm.data.frames import Frames
 from sciladm.data.plan import Block
-from sciladm.data.times import Times, ticks
-from sciladm.data.windows import stride
+from sciladm.data.times import Times, calendar_of, ticks
 from sciladm.diffusion.noise import Key
 from sciladm.model import Model
 from sciladm.recipe import Recipe
@@ -46,7 +46,7 @@ class Forecast:
         members = range(block.members.start, block.members.start + size)
         future, noise, out = model.recipe.window.future, None, []
         for first in range(0, len(self.leads), future):
-            times = start + self.leads[first : first + future]
+            times = later(start, self.leads[first : first + future])
             keys = [self._key(times[0], start, m) for m in members]
             frames, noise = model.sample(past, times, keys, noise)
             for number, time in enumerate(times):
@@ -91,19 +91,28 @@ def from_states(
     """
     times = frames.times
     window = model.recipe.window
-    every = stride(times, window.step) if window.past > 1 else 0
-    back = every * np.arange(window.past - 1, -1, -1)
-    short = init[init < back[0]]
-    if len(short):
+    if times.dtype.kind != "M":
         raise UserError(
-            f"{times[short[0]]} has not the {window.past} states before it that the model needs"
+            f"the data's times ({times[0]} …, calendar {calendar_of(times)}) are not on the "
+            "standard calendar, which forecasts are written on; ds.convert_calendar('standard') "
+            "converts them"
         )
-    _refuse_gaps(model, frames, np.unique(init[:, None] - back))
+    back = model.step * np.arange(window.past - 1, -1, -1)
+    wanted = later(times[init][:, None], -back)
+    needed = find(times, wanted, model.step)
+    if (needed < 0).any():
+        row, column = np.argwhere(needed < 0)[0]
+        raise UserError(
+            f"a forecast from {times[init[row]]} starts from {window.past} states {window.step} "
+            f"apart, and the data have none at {wanted[row, column]}; give data that have it, or "
+            "take an initial time without a gap before it"
+        )
+    _refuse_gaps(model, frames, np.unique(needed))
 
     def known(number: int) -> Tensor:
         # One state at a time: a convolution's bits depend on the size of the batch.
         return torch.cat(
-            [model.encode(frames.read(one), times[one]) for one in (init[number] - back)[:, None]]
+            [model.encode(frames.read(one), times[one]) for one in needed[number][:, None]]
         )
 
     return Forecast(model, known, times[init], leads, seed)

@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 from sciladm import recipe as recipes
+from sciladm.calendar import find
 from sciladm.conventions import UserError, parse_duration, rename_in
 from sciladm.data.catalog import open_card
 from sciladm.data.dataset import open_dataset as open_recipe
@@ -54,12 +55,15 @@ class TrainedModel:
         frames = Frames.of(ds, model.fields)
         times = frames.times
         wanted = times[-1:] if init is None else np.atleast_1d(np.asarray(init, times.dtype))
-        number = np.searchsorted(times, wanted)
-        if (number >= len(times)).any() or (times[number] != wanted).any():
-            raise UserError(f"initial times {wanted} are not all among the times of the data set")
+        number = find(times, wanted, model.step)
+        if (number < 0).any():
+            raise UserError(
+                f"init: {wanted[number < 0][0]} is not among the {len(times)} times of the data, "
+                f"{times[0]} … {times[-1]}; give one of these"
+            )
         draws = from_states(model, frames, number, leads, seed)
         state = model.fields.to_dataset(frames.read(number[:1])[0], (), {})
-        plan = ForecastPlan(state, wanted, leads, members, model.recipe.micro_batch)
+        plan = ForecastPlan(state, times[number], leads, members, model.recipe.micro_batch)
         parts: list[list[np.ndarray]] = [[] for _ in wanted]
         for block, states in draws.draw(plan.blocks(), workers):
             parts[block.init].append(states)
