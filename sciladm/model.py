@@ -29,7 +29,7 @@ from sciladm.diffusion.denoiser import Denoiser
 from sciladm.diffusion.departure import Departure
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import Key, unit_normal
-from sciladm.diffusion.sampler import Multistep
+from sciladm.diffusion.sampler import SAMPLERS, Sampler
 from sciladm.grid import Grid
 from sciladm.nn.linear import LocalLinear
 from sciladm.nn.unet import UNet
@@ -161,17 +161,12 @@ class Model:
         return torch.cat([parts, place])
 
     @cached_property
-    def sampler(self) -> Multistep:
+    def sampler(self) -> Sampler:
         """Noise → draws."""
         own = self.recipe.sampler
         fitted = float(self.facts.get("sigma_max", 80.0))
-        return Multistep(
-            own.steps,
-            fitted if own.sigma_max == "auto" else own.sigma_max,
-            own.sigma_min,
-            own.order,
-            own.corrector,
-        )
+        sigma_max = fitted if own.sigma_max == "auto" else own.sigma_max
+        return SAMPLERS[own.name](own.steps, sigma_max, own.sigma_min, **own.own_keys())
 
     def forcings(self, times: Times) -> Tensor:
         """Forcings of all frames at ``times`` on the latent grid (k, *cells)."""

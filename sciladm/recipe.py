@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from sciladm.conventions import UserError, parse_duration
+from sciladm.recipe_sampler import Sampler
 from sciladm.schema import Section, explain, read_yaml
 
 AFTER_TRAINING = ("sampler", "output", "evaluation")
@@ -156,33 +157,6 @@ class Denoiser(Section):
     ema: float = Field(
         default=0.05, gt=0, lt=0.3, description="width of the weight average, of training"
     )
-
-
-class Sampler(Section):
-    """How noise becomes a draw: exponential multistep in log σ."""
-
-    steps: int = Field(default=18, ge=4, description="network evaluations per draw")
-    order: Literal[1, 2, 3] = Field(default=3, description="order of the multistep predictor")
-    corrector: bool = Field(
-        default=True, description="correct each step with its evaluation, free"
-    )
-    sigma_max: float | Literal["auto"] = Field(
-        default="auto", description="first σ; auto: 30 √λ_max of the training departures"
-    )
-    memory: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="correlation of a step's noise with that of the step before: what the mean "
-        "gets wrong one day it gets wrong the next",
-    )
-    sigma_min: float = Field(default=0.02, gt=0, description="last σ, in standard deviations")
-
-    @model_validator(mode="after")
-    def _downwards(self) -> Self:
-        if self.sigma_max != "auto" and self.sigma_max <= self.sigma_min:
-            raise ValueError(f"sigma_max must be above sigma_min, {self.sigma_min:g}; or auto")
-        return self
 
 
 class Output(Section):

@@ -9,9 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sciladm"
 ORDER = [
-    "conventions", "calendar", "schema", "grid", "recipe_sampler", "recipe", "simulate", "metrics", "baselines",
-    "data", "observe", "nn", "autoencoder", "diffusion", "latents", "training", "model", "report",
-    "tasks", "cli", "train", "forecast", "evaluate",
+    "conventions", "calendar", "schema", "grid", "recipe_sampler", "recipe", "simulate", "metrics",
+    "baselines", "data", "observe", "nn", "autoencoder", "diffusion", "latents", "training",
+    "model", "report", "tasks", "cli", "train", "forecast", "evaluate",
 ]  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
