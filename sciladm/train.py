@@ -1,14 +1,22 @@
 """Train a run: statistics, autoencoder, latents, denoiser; then score it on validation."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sciladm import cli, recipe
+from sciladm.conventions import UserError
 
 if TYPE_CHECKING:
     import torch
+    from pandas import DataFrame
+
+    from sciladm.data.dataset import DataSet
+    from sciladm.model import Model
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -82,7 +90,6 @@ def _train(
     from sciladm.tasks.cost import tell
     from sciladm.tasks.fit import fit
     from sciladm.tasks.run import run_path
-    from sciladm.tasks.validate import validate
 
     source, cost = foretell(read, source)
     screen.say(cost)
@@ -102,10 +109,21 @@ def _train(
         screen.say("simulated data: no score of this run is a score on ERA5")
     with writing(path):
         model = fit(read, opened, path, where, overwrite, screen)
-        scores = validate(model, opened, cli.workers(), screen)
-    if not screen.quiet:
+        scores = _validated(model, opened, screen)
+    if scores is not None and not screen.quiet:
         print_table(scores, headline=read.evaluation.headline or None)
     screen.say(_next(read, path))
+
+
+def _validated(model: "Model", opened: "DataSet", screen: cli.Screen) -> "DataFrame | None":
+    """Scores on validation; None, and why, where the data do not allow them: the run is whole."""
+    from sciladm.tasks.validate import validate
+
+    try:
+        return validate(model, opened, cli.workers(), screen)
+    except UserError as error:
+        log.warning("the run is trained, but not scored on validation: %s", error)
+        return None
 
 
 def _next(read: recipe.Recipe, path: Path) -> str:

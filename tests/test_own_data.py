@@ -1,5 +1,6 @@
 """People's own files, by the command line alone: guessed, trained for ten steps, forecast."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import sciladm
 from sciladm import evaluate, forecast, train
 from sciladm.conventions import UserError
 from sciladm.data.cards import folder
+from sciladm.tasks import validate
 
 RECIPE = str(folder().parent / "recipes" / "own-data.yaml")
 SHORT = [
@@ -176,6 +178,27 @@ def test_what_cannot_be_trained_is_told(mend, settings, message, tmp_path, capsy
     said = capsys.readouterr().err
     assert len(said.strip().splitlines()) == 1 and not (tmp_path / "run").exists(), said
     assert re.search(message, said), said
+
+
+def test_a_validation_in_short_pieces_is_scored_as_far_as_it_goes(coast, tmp_path):
+    home, _ = coast
+    pieces = [[f"2001-06-{day:02}", f"2001-06-{day + 2:02}"] for day in range(1, 29, 4)]
+    splits = {"train": [["2001-01-01", "2001-05-30"]], "validation": pieces,
+              "test": [["2001-07-01", "2001-07-15"]]}  # fmt: skip
+    run = tmp_path / "run"
+    assert trained(home / "sea.nc", run, f"data.splits={json.dumps(splits)}") == 0
+    assert set(pd.read_csv(run / "validation.csv").lead_hours) == {24, 48}
+
+
+def test_a_run_that_cannot_be_scored_is_a_run(coast, tmp_path, monkeypatch, capsys):
+    def refused(*_):
+        raise UserError("no truth")
+
+    home, _ = coast
+    monkeypatch.setattr(validate, "validate", refused)
+    assert trained(home / "sea.nc", tmp_path / "run") == 0
+    assert "the run is trained, but not scored on validation: no truth" in capsys.readouterr().err
+    drawn(tmp_path / "run", tmp_path / "f.zarr")
 
 
 def test_a_past_with_a_gap_is_refused(coast, tmp_path, capsys):

@@ -10,17 +10,18 @@ from sciladm.conventions import UserError, parse_duration
 from sciladm.data.dataset import DataSet
 from sciladm.data.durable import write_durably
 from sciladm.data.plan import ForecastPlan
-from sciladm.data.windows import resolve_init, stride
+from sciladm.data.windows import resolve_init, stride, window_starts
 from sciladm.metrics.regions import regions
 from sciladm.metrics.scorer import Scorer
 from sciladm.metrics.tables import score_table
 from sciladm.model import Model
+from sciladm.recipe import Recipe
 from sciladm.report.maps import MapPanel, draw_samples
 from sciladm.tasks.forecast import Forecast, from_states
 from sciladm.tasks.voice import Voice
 
 FRAMES = 5
-"""Windows that a validation forecast runs freely."""
+"""Windows that a validation forecast runs freely, if it can."""
 
 
 def validate(model: Model, data: DataSet, workers: int, voice: Voice) -> pd.DataFrame:
@@ -30,8 +31,7 @@ def validate(model: Model, data: DataSet, workers: int, voice: Voice) -> pd.Data
     back = step * (recipe.window.past - 1)
     times = data.frames.times
     usable = len(data.indices("validation")) // stride(times, recipe.window.step)
-    frames = min(FRAMES, max(1, (usable - recipe.window.past) // recipe.window.future))
-    leads = step * np.arange(1, recipe.window.future * frames + 1)
+    leads = step * np.arange(1, recipe.window.future * _freely(recipe, data) + 1)
     count = max(1, min(recipe.evaluation.validation_inits, usable // len(leads)))
     init = resolve_init(f"validation:0:{count}", times, data.splits, leads[-1], back)
     members = recipe.micro_batch
@@ -63,6 +63,19 @@ def validate(model: Model, data: DataSet, workers: int, voice: Voice) -> pd.Data
     scores = score_table(scorer, resamples=0, seasons=False)
     write_durably(model.path / "validation.csv", scores.to_csv(index=False).encode())
     return scores
+
+
+def _freely(recipe: Recipe, data: DataSet) -> int:
+    """Windows that a forecast may run: `FRAMES`, or what validation's longest stretch holds."""
+    own, ranges = recipe.window, data.splits["validation"]
+    for count in range(FRAMES, 0, -1):
+        window = own.model_copy(update={"future": count * own.future})
+        if len(window_starts(data.frames.times, window, ranges)):
+            return count
+    raise UserError(
+        f"no stretch of validation holds {own.past} + {own.future} frames a step of {own.step} "
+        "apart; lengthen it with data.splits"
+    )
 
 
 def _climatology(
