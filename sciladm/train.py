@@ -43,7 +43,8 @@ def train(
         bool,
         typer.Option(
             "--dry-run",
-            help="Open the data, say what would be read, computed and written, and stop.",
+            help="Say what would be read, computed and written, and stop; data that are not here "
+            "yet are not brought.",
         ),
     ] = False,
     settings: cli.SetOption = None,
@@ -91,10 +92,11 @@ def _train(
     from sciladm.tasks.fit import fit
     from sciladm.tasks.run import run_path
 
-    source, cost = foretell(read, source)
+    source, cost, here = foretell(read, source)
     screen.say(cost)
-    if dry_run and read.data.card:
-        screen.say(read.text())
+    if dry_run and not here:
+        screen.say(f"what it computes, and how long that takes, can be told once they are here\n"
+                   f"{read.text()}")  # fmt: skip
         return
     with screen.progress("data") as report:
         opened = open_dataset(read, source, report)

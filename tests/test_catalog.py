@@ -86,7 +86,7 @@ def test_absent_moves_on_and_damage_does_not(tmp_path, monkeypatch):
     first, unset = local("none.nc", "first"), local("${SCILADM_DATA}/a.nc", "unset")
     path = write_card(tmp_path, first, unset, local("a.nc", "third"))
     assert open_card(path).source == "third"
-    assert prospect(path) == ("third", f"read from {tmp_path / 'a.nc'}")
+    assert prospect(path) == ("third", f"read from {tmp_path / 'a.nc'}", True)
     with pytest.raises(UserError, match=r"no source .* first: .*none.nc is absent"):
         open_card(path, source="first")
     with pytest.raises(UserError, match="no source fourth; there are: first, unset, third"):
@@ -155,7 +155,7 @@ def test_simulated_once(tmp_path, monkeypatch):
     again = open_card(path, progress=seen.append)
     assert World.ran == 1 and seen == [1.0]
     assert first.fingerprint == again.fingerprint and first.kind == "simulated"
-    assert prospect(path)[1].startswith("simulated already")
+    assert prospect(path)[1].startswith("simulated already") and prospect(path)[2]
     times = first.dataset.time.values
     splits = Splits.resolve(first.splits, times)
     assert {name: len(splits[name]) for name in splits.ranges} == {

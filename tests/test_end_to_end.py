@@ -162,3 +162,13 @@ def test_every_bit_under_every_way_to_run(tiny_run, tiny_cache):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_members(tiny_run, tiny_cache):
     done(python(ROOT / "benchmarks/memory.py", tiny_run, cache=tiny_cache.cache))
+
+
+def test_a_dry_run_says_what_training_costs_once_the_data_are_here(tiny_cache, tmp_path, capsys):
+    words = [str(ROOT / "recipes/tiny.yaml"), *SETTINGS, "--dry-run", "--run-dir", tmp_path / "r"]
+    with pytest.raises(SystemExit) as end:
+        train.main([str(word) for word in words])
+    said = capsys.readouterr().err
+    assert end.value.code == 0 and not (tmp_path / "r").exists()
+    for told in ("simulated already", "reads ", "computes ", "makes ", " MB, in about", "widths:"):
+        assert told in said, said

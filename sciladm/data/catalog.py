@@ -9,7 +9,7 @@ from sciladm.conventions import UserError
 from sciladm.data import sources
 from sciladm.data.cards import Card, Source, load_card
 from sciladm.data.remote import Progress
-from sciladm.data.sources import AbsentError
+from sciladm.data.sources import AbsentError, Told
 from sciladm.data.sources import Opened as Opened
 from sciladm.data.sources import Wanted as Wanted
 from sciladm.data.sources import cache_folder as cache_folder
@@ -19,7 +19,7 @@ from sciladm.simulate import Atmosphere
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_KINDS: dict[str, tuple[Callable[..., Opened], Callable[..., str]]] = {
+_KINDS: dict[str, tuple[Callable[..., Opened], Callable[..., Told]]] = {
     "local": (sources.open_local, sources.tell_local),
     "xarray-tutorial": (sources.open_tutorial, sources.tell_tutorial),
     "zarr-https": (sources.open_zarr_https, sources.tell_zarr_https),
@@ -52,11 +52,12 @@ def prospect(
     source: str | None = None,
     wanted: Wanted | None = None,
     patience: Patience | None = None,
-) -> tuple[str, str]:
-    """The source that `open_card` would take now, and what that would cost; nothing is changed."""
+) -> tuple[str, str, bool]:
+    """The source that `open_card` would take now, what that would cost, and whether it is here
+    already; nothing is changed."""
 
-    def attempt(one: Source, card: Card, path: Path, wanted: Wanted) -> tuple[str, str]:
-        return one.name, _KINDS[one.kind][1](one, path, wanted, patience)
+    def attempt(one: Source, card: Card, path: Path, wanted: Wanted) -> tuple[str, str, bool]:
+        return one.name, *_KINDS[one.kind][1](one, path, wanted, patience)
 
     return _first(name_or_path, source, wanted, attempt)
 

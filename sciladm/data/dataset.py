@@ -54,12 +54,13 @@ class DataSet:
         return self.splits.indices(split, self.frames.times)
 
 
-def foretell(recipe: Recipe, source: str | None = None) -> tuple[str | None, str]:
-    """The source that `open_dataset` would take, and what that costs; nothing is changed."""
+def foretell(recipe: Recipe, source: str | None = None) -> tuple[str | None, str, bool]:
+    """The source that `open_dataset` would take, what that costs, and whether it is here already;
+    nothing is changed."""
     if recipe.data.card is None:
-        return source, f"data: {recipe.data.path}"
-    name, cost = prospect(recipe.data.card, source, _wanted(recipe))
-    return name, f"data: source {name} of card {recipe.data.card}: {cost}"
+        return source, f"data: {recipe.data.path}", True
+    name, cost, here = prospect(recipe.data.card, source, _wanted(recipe))
+    return name, f"data: source {name} of card {recipe.data.card}: {cost}", here
 
 
 def _wanted(recipe: Recipe) -> Wanted | None:

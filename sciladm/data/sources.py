@@ -20,6 +20,9 @@ from sciladm.data.units import Request
 from sciladm.data.web import Patience, UnreachableError
 from sciladm.simulate import WORLDS, Atmosphere, Plan
 
+Told = tuple[str, bool]
+"""What a source would cost, and whether it is here already."""
+
 
 class AbsentError(Exception):
     """A source that is not here: its host out of reach or its files absent; the next may do."""
@@ -82,9 +85,9 @@ def open_local(source: Local, card: Card, path: Path, wanted: Wanted, *_: Any) -
     return _opened(open_store(_places(source, path)), source, card, wanted, source.splits)
 
 
-def tell_local(source: Local, path: Path, *_: Any) -> str:
+def tell_local(source: Local, path: Path, *_: Any) -> Told:
     """Where they are."""
-    return f"read from {', '.join(map(str, _places(source, path)))}"
+    return f"read from {', '.join(map(str, _places(source, path)))}", True
 
 
 def open_tutorial(
@@ -108,9 +111,11 @@ def open_tutorial(
     return _opened(ds, source, card, wanted, source.splits)
 
 
-def tell_tutorial(source: XarrayTutorial, *_: Any) -> str:
+def tell_tutorial(source: XarrayTutorial, *_: Any) -> Told:
     """What xarray would do."""
-    return f"xarray's tutorial file {source.dataset}, downloaded by pooch if it is not there yet"
+    here = any((cache_folder() / "xarray-tutorial").glob(f"*{source.dataset}*"))
+    done = "downloaded already" if here else "to be downloaded by pooch"
+    return f"xarray's tutorial file {source.dataset}, {done}", here
 
 
 def _request(source: ZarrHttps, wanted: Wanted) -> tuple[Request, Path]:
@@ -140,11 +145,11 @@ def open_zarr_https(
 
 def tell_zarr_https(
     source: ZarrHttps, path: Path, wanted: Wanted, patience: Patience | None
-) -> str:
+) -> Told:
     """How much would be copied, from the metadata alone."""
     request, folder = _request(source, wanted)
     if remote.is_complete(folder):
-        return f"copied already to {folder}"
+        return f"copied already to {folder}", True
     try:
         layout = remote.prospect(request, patience)
     except UnreachableError as error:
@@ -153,7 +158,7 @@ def tell_zarr_https(
         f"to be copied from {source.url} to {folder}: {layout.kept / 1e9:.2f} GB kept, up to "
         f"{layout.moved / 1e9:.2f} GB moved in {len(layout.units)} pieces (both less when "
         "compressed), once; resumable"
-    )
+    ), False
 
 
 @dataclass(frozen=True)
@@ -211,12 +216,12 @@ def open_simulated(
     return _opened(open_store(store), source, card, wanted, splits, record.key, store)
 
 
-def tell_simulated(source: Simulated, *_: Any) -> str:
+def tell_simulated(source: Simulated, *_: Any) -> Told:
     """How much would be simulated."""
     record = _record(source)
     if record.store.exists():
-        return f"simulated already, in {record.store}"
-    return f"{len(record.plan.times)} states to be simulated into {record.store}, once"
+        return f"simulated already, in {record.store}", True
+    return f"{len(record.plan.times)} states to be simulated into {record.store}, once", False
 
 
 def _opened(
