@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -456,16 +457,23 @@ def test_commands(line, place, capfd):
     refused(line, COMMANDS[line], place, capfd)
 
 
-@pytest.fixture
-def small_disk():
-    """No file longer than so many bytes, as on a disk that is full."""
+@contextmanager
+def small_disk(size):
+    """No file longer than so many bytes, as on a disk that is full; over before a failure is
+    told, for pytest writes to files too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def limit(size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
 
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_a_small_disk_is_small_for_no_longer_than_it_should(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OSError, match="File too large"), small_disk(10):
+        (tmp_path / "new").write_bytes(bytes(11))
+    assert resource.getrlimit(resource.RLIMIT_FSIZE) == before
 
 
 FULL = {
@@ -477,13 +485,12 @@ FULL = {
 
 
 @pytest.mark.parametrize("line", FULL)
-def test_a_full_disk(line, place, small_disk, capsys):
+def test_a_full_disk(line, place, capsys):
     """What is there stays; with room again the same command ends in the same bytes."""
     before = contents(place)
     for size in FULL[line]:
-        small_disk(size)
-        code, told = call(line, capsys)
-        small_disk(-1)
+        with small_disk(size):
+            code, told = call(line, capsys)
         assert code == 2, (size, told)
         assert told.startswith("error: cannot write") and told.count("\n") == 1, told
         assert "same command again" in told
@@ -498,12 +505,11 @@ def test_a_full_disk(line, place, small_disk, capsys):
     assert contents(out) == resumed
 
 
-def test_a_full_disk_under_a_report(place, small_disk, capsys):
+def test_a_full_disk_under_a_report(place, capsys):
     before = contents(place)
-    small_disk(5000)
     line = "evaluate F.zarr --set evaluation.baselines=[climatology] --out new-report"
-    code, told = call(line, capsys)
-    small_disk(-1)
+    with small_disk(5000):
+        code, told = call(line, capsys)
     assert code == 2 and told.startswith("error: cannot write new-report: File too large"), told
     after = contents(place)
     assert {name: after[name] for name in before} == before
@@ -512,11 +518,10 @@ def test_a_full_disk_under_a_report(place, small_disk, capsys):
 
 
 @pytest.mark.parametrize("cache", ["notes.txt", "new-cache"])
-def test_a_cache_that_takes_nothing(cache, place, small_disk, capsys, monkeypatch):
+def test_a_cache_that_takes_nothing(cache, place, capsys, monkeypatch):
     monkeypatch.setenv("SCILADM_CACHE", str(place / cache))
-    small_disk(1000)
-    code, told = call("train {quick} --run-dir new-run", capsys)
-    small_disk(resource.RLIM_INFINITY)
+    with small_disk(1000):
+        code, told = call("train {quick} --run-dir new-run", capsys)
     assert code == 2 and told.count("error:") == 1 and "error: cannot write" in told, told
     assert cache in told.splitlines()[-1]
 
