@@ -71,6 +71,18 @@ class Departure(nn.Module):
         """The inverse of `colour`."""
         return self._stretched(self._cellwise(d), 1 / self.amplitude)
 
+    def log_det(self) -> float:
+        """ln |det S|, the volume that `colour` gives to a unit of r."""
+        stretch = self.amplitude.double().log().sum(1)
+        if self.periodic:  # rfftn holds one half of the last axis; the other is its mirror
+            size = self.shape[self.periodic[-1]]
+            mirrored = torch.full((size // 2 + 1,), 2.0, dtype=torch.float64)
+            mirrored[0] = 1
+            mirrored[size // 2] = 2 - (size + 1) % 2
+            stretch = stretch * mirrored.to(stretch).repeat(len(stretch) // len(mirrored))
+        own = self.std.double().log().sum() + self.size.double().log().sum()
+        return float(own + stretch.sum())
+
     def _cellwise(self, d: Tensor) -> Tensor:
         """Departures with the channels of a cell white, as if each were alone."""
         return self._turned(d.flatten(2) / self.std.T, 1 / self.size).view_as(d)
