@@ -155,7 +155,7 @@ class Denoiser(Section):
         description="loss weight of a latent: its decoded variance to this power",
     )
     ema: float = Field(
-        default=0.05, gt=0, lt=0.3, description="width of the weight average, of training"
+        default=0.05, gt=0, lt=0.28, description="width of the weight average, of training"
     )
 
 

@@ -16,7 +16,7 @@ from sciladm.conventions import UserError
 from sciladm.diffusion.noise import training_generator
 from sciladm.training.checkpoint import keep_lines, read_tensors, write_tensors
 from sciladm.training.loop import OPTIMISERS, Loop
-from sciladm.training.optim import Average, schedule
+from sciladm.training.optim import schedule
 
 CHECKPOINT, METRICS = "net.checkpoint.safetensors", "metrics.jsonl"
 
@@ -33,6 +33,7 @@ def small_run(folder, steps=60, pause=0.0, **options):
         return (net(x) - x[:, :1] * x[:, 1:2]).square().mean()
 
     options = {"learning_rate": 1e-2, "warmup": 5, "save_every": 7} | options
+    options = {"ema_widths": (0.05, 0.1), "snapshots": True} | options
     options = {"validate": lambda step: {"norm": float(first[1].weight.detach().norm())},
                "validate_every": 20} | options  # fmt: skip
     loop = Loop(net, step_loss, Path(folder), "net", steps=steps, **options)
@@ -40,7 +41,12 @@ def small_run(folder, steps=60, pause=0.0, **options):
 
 
 def contents(folder):
-    return {name: (folder / name).read_bytes() for name in (CHECKPOINT, METRICS)}
+    names = (
+        CHECKPOINT,
+        METRICS,
+        *(f"averages/net-{n:07d}.safetensors" for n in range(10, 61, 10)),
+    )
+    return {name: (folder / name).read_bytes() for name in names}
 
 
 KILLER = """
@@ -129,31 +135,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path)
         loop.run()
     tensors, facts = read_tensors(tmp_path / CHECKPOINT)
     assert facts["step"] == 5 and all(torch.isfinite(t).all() for t in tensors.values())
-
-
-def test_power_average_has_the_width_asked_for():
-    net = nn.Linear(1, 1, bias=False)
-    for width in (0.05, 0.1):
-        average = Average(net, width)
-        total, steps = [], 400
-        weight = np.zeros(steps)  # share of each step in the average
-        for t in range(1, steps + 1):
-            beta = (1 - 1 / t) ** (average.exponent + 1)
-            weight *= beta
-            weight[t - 1] += 1 - beta
-        place = (np.arange(steps) + 1) / steps
-        mean = np.sum(weight * place)
-        assert weight.sum() == pytest.approx(1)
-        assert np.sqrt(np.sum(weight * (place - mean) ** 2)) == pytest.approx(width, rel=0.02)
-        values = np.random.default_rng(0).normal(size=steps)
-        for t, value in enumerate(values):
-            net.weight.data.fill_(value)
-            average.update(t)
-        total.append(float(average.weights["weight"]))
-        assert total[0] == pytest.approx(np.sum(weight * values), abs=1e-5)
-    with average.applied():
-        assert float(net.weight.detach()) == float(average.weights["weight"])
-    assert float(net.weight.detach()) == pytest.approx(values[-1])
 
 
 def test_learning_rate():

@@ -12,6 +12,7 @@ from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import training_generator, training_sigma
 from sciladm.model import DENOISER, MEAN, Model
 from sciladm.tasks.windows import Batch, Windows
+from sciladm.training import average
 from sciladm.training.loop import Loop
 
 Report = Callable[..., None]
@@ -51,7 +52,8 @@ def train_mean(
 
     if mean.network is not None:
         told = lambda step, loss: report(step / steps, f"loss {loss:.3f}")
-        loop = _loop(model, mean.network, step_loss, name, steps, count, told)
+        widths = (model.recipe.denoiser.ema,)
+        loop = _loop(model, mean.network, step_loss, name, steps, count, told, widths)
         mean.network.load_state_dict(loop.run(), strict=False)
         mean.network.eval().requires_grad_(False)
 
@@ -75,7 +77,8 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
 
     model.save_facts(sigma_max=_sigma_max(model, windows))
     told = lambda step, loss: report(step / own.steps, f"loss {loss:.3f}")
-    loop = _loop(model, denoiser.backbone, step_loss, "denoiser", own.steps, count, told)
+    widths = average.pair(own.ema)
+    loop = _loop(model, denoiser.backbone, step_loss, "denoiser", own.steps, count, told, widths)
     denoiser.backbone.load_state_dict(loop.run(), strict=False)
     held = Windows.of(model, data.splits, "validation")
     denoiser.departure.rescale(partial(_departures, model, held, WINDOWS // 2))
@@ -91,11 +94,12 @@ def _loop(
     steps: int,
     count: int,
     told: Callable[[int, float], None],
+    widths: tuple[float, ...],
 ) -> Loop:
     own = model.recipe.denoiser
     return Loop(
         network, step_loss, model.path, name, steps=steps, parts=count, optimiser=own.optimiser,
-        learning_rate=own.learning_rate, ema_width=own.ema,
+        learning_rate=own.learning_rate, ema_widths=widths, snapshots=len(widths) > 1,
         save_every=model.recipe.checkpoint_every, progress=told,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ generator that remembers. Killed at any moment and started again, it ends in the
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from sciladm.conventions import UserError
+from sciladm.training.average import Average, moments
 from sciladm.training.checkpoint import keep_lines, read_tensors, write_tensors
 from sciladm.training.muon import Muon
-from sciladm.training.optim import Average, optimiser_tensors, restore_optimiser, schedule
+from sciladm.training.optim import optimiser_tensors, restore_optimiser, schedule
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": partial(torch.optim.AdamW, betas=(0.9, 0.99)),
@@ -32,7 +33,9 @@ class Loop:
     step is the mean over `parts`; each is computed by one thread of its own, so that the bits do
     not depend on how many cores there are, and two cores train twice as fast. run: folder;
     writes `<name>.checkpoint.safetensors` (weights, average, optimiser, step) and to
-    `metrics.jsonl` (stage, step, loss, lr; after a validation also its numbers).
+    `metrics.jsonl` (stage, step, loss, lr; after a validation also its numbers). ema_widths: of
+    the averages of the weights; the first is what training ends in. snapshots: keep them all at
+    a few moments, for a choice of width afterwards (`training.average`).
     """
 
     def __init__(
@@ -49,7 +52,8 @@ class Loop:
         warmup: int = 50,
         weight_decay: float = 0.01,
         clip: float = 1.0,
-        ema_width: float = 0.05,
+        ema_widths: Sequence[float] = (0.05,),
+        snapshots: bool = False,
         save_every: int = 200,
         validate: Callable[[int], Mapping[str, float]] | None = None,
         validate_every: int = 0,
@@ -67,7 +71,8 @@ class Loop:
         self.optimiser = OPTIMISERS[optimiser](
             self.parameters, lr=learning_rate, weight_decay=weight_decay
         )
-        self.average = Average(module, ema_width)
+        self.average = Average(module, ema_widths)
+        self.moments = moments(steps) if snapshots else set()
         self._lines: list[tuple[int, Tensor, float]] = []
 
     def run(self) -> dict[str, Tensor]:
@@ -92,6 +97,9 @@ class Loop:
                 self._flush()
                 with self.average.applied():
                     self._write({"step": step, "validation": dict(self.validate(step))})
+            if done in self.moments:
+                self._flush()
+                self.average.keep(self.checkpoint.parent, self.name, done)
             if done % self.save_every == 0 or last:
                 self._flush()
                 self._save(done)
@@ -138,7 +146,7 @@ class Loop:
             os.fsync(file.fileno())
         parts = {
             "weights": self.module.state_dict(),
-            "average": self.average.weights,
+            "average": self.average.tensors(),
             "optimiser": optimiser_tensors(self.optimiser),
         }
         tensors = {f"{part}:{key}": t for part, own in parts.items() for key, t in own.items()}
@@ -160,7 +168,7 @@ class Loop:
                 f"{self.checkpoint} holds another network than this recipe asks for ({error}). "
                 "Train into another folder with --run-dir, or start anew with --overwrite."
             ) from error
-        for name, weight in self.average.weights.items():
+        for name, weight in self.average.tensors().items():
             weight.copy_(parts["average"][name])
         restore_optimiser(self.optimiser, parts["optimiser"])
         keep_lines(self.metrics, self.name, int(facts["step"]) - 1)
