@@ -251,6 +251,16 @@ def test_too_few_cases_give_no_verdict():
     assert not any("beats" in s.text for s in found(a_comparisons("too few")))
 
 
+def test_too_few_cases_are_no_failure_of_diffusion():
+    rows = a_comparisons("unclear")
+    late = rows["lead_hours"] > 48
+    rows.loc[late, ["low", "high"]], rows.loc[late, "verdict"] = np.nan, "too few"
+    said = [s for s in found(rows) if "diffusion earned" in s.text.lower()]
+    assert [s.tone for s in said] == ["bad", "plain"]
+    assert "days 1–2:" in said[0].text and "days 3, 5, 10" in said[1].text
+    assert "Too few independent initial times" in said[1].text
+
+
 def test_calibration_names_the_worst():
     scores = a_scores()
     worst = (scores["metric"] == "spread_skill") & (scores["variable"] == HEADLINE[0])

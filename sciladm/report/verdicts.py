@@ -107,14 +107,19 @@ def _earned(results: Results, model: str) -> Iterable[Sentence]:
     """Diffusion has to beat the same network trained for the mean and dressed."""
     for metric in ("fair_crps", "energy_score"):
         rows = compared(results, model, metric=metric)
-        if len(rows):
-            rows = rows[
-                (rows["reference"] == "dressed_regression") & (rows["verdict"] != "better")
-            ]
-        if len(rows):
+        if not len(rows):
+            continue
+        rows = rows[rows["reference"] == "dressed_regression"]
+        scarce = rows["verdict"] == "too few"
+        if len(lost := rows[(rows["verdict"] != "better") & ~scarce]):
             yield Sentence(
-                "bad", f"Diffusion earned nothing in {words(metric)} at {_when(rows)}: "
+                "bad", f"Diffusion earned nothing in {words(metric)} at {_when(lost)}: "
                 f"{called(model)} is not better than the dressed regression."
+            )  # fmt: skip
+        if scarce.any():
+            yield Sentence(
+                "plain", f"Too few independent initial times to say whether diffusion earned "
+                f"anything in {words(metric)} at {_when(rows[scarce])}."
             )  # fmt: skip
 
 
