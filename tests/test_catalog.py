@@ -13,7 +13,7 @@ from sciladm.data.catalog import Wanted, cache_folder, open_card, prospect
 from sciladm.data.fields import Fields
 from sciladm.data.frames import Frames
 from sciladm.data.splits import Splits
-from sciladm.simulate import WORLDS
+from sciladm.simulate import WORLDS, Plan
 
 CARDS = sorted(path.stem for path in folder().glob("*.yaml"))
 SPLITS = {"train": [["2001-01-01", "2001-01-06"]], "test": [["2001-01-07", "2001-01-09"]]}
@@ -137,6 +137,9 @@ class World:
     def parameters(self):
         return {"speed": 1}
 
+    def plan(self, **years):
+        return Plan.years(**years)
+
     def run(self, path, plan, progress):
         World.ran += 1
         ds = sample().isel(time=0, drop=True).expand_dims(time=plan.times)
@@ -172,6 +175,19 @@ def test_simulated_once(tmp_path, monkeypatch):
     source["world"] = "moon"
     with pytest.raises(UserError, match="no simulated world moon"):
         open_card(write_card(tmp_path, source))
+
+
+def test_parameters_of_a_simulated_world(tmp_path):
+    plan = {"train": 1, "validation": 1, "test": 1, "days": 3}
+    source = {"name": "simulated", "kind": "simulated", "world": "gaussian", "plan": plan}
+    shown = source | {"parameters": {"geometry": "sphere", "shape": [8, 16], "tracers": 2}}
+    opened = open_card(write_card(tmp_path, shown))
+    assert dict(opened.dataset.sizes) == {"time": 9, "latitude": 8, "longitude": 16}
+    assert set(opened.dataset.data_vars) == {"tracer", "second_tracer"}
+    with pytest.raises(UserError, match=r"parameters of the world gaussian: .*'wind'"):
+        open_card(write_card(tmp_path, source | {"parameters": {"wind": 3}}))
+    with pytest.raises(UserError, match=r"plan of the world gaussian: .*'latitudes'"):
+        open_card(write_card(tmp_path, source | {"plan": plan | {"latitudes": 16}}))
 
 
 def test_tutorial(tmp_path, monkeypatch):

@@ -77,6 +77,9 @@ class Simulated(Section):
     kind: Literal["simulated"]
     world: str
     size: Literal["default", "tiny"] = "default"
+    parameters: dict[str, str | float | int | list[int]] = Field(
+        default={}, description="of the world, where others than its own are wanted"
+    )
     plan: SimulatedYears = SimulatedYears()
 
 

@@ -14,7 +14,7 @@ from sciladm.data.sources import Opened as Opened
 from sciladm.data.sources import Wanted as Wanted
 from sciladm.data.sources import cache_folder as cache_folder
 from sciladm.data.web import Patience
-from sciladm.simulate import Atmosphere
+from sciladm.simulate import World
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def _first(
     raise UserError(f"no source of card {path.stem} is to be had: " + "; ".join(absent))
 
 
-def world_of(name_or_path: str | Path, source: str) -> Atmosphere:
+def world_of(name_or_path: str | Path, source: str) -> World:
     """The simulated world behind a source of a card."""
     card, path = load_card(name_or_path)
     for one in card.sources:

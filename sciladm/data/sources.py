@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sciladm.data.durable import hold, writing
 from sciladm.data.store import fingerprint, open_store
 from sciladm.data.units import Request
 from sciladm.data.web import Patience, UnreachableError
-from sciladm.simulate import WORLDS, Atmosphere, Plan
+from sciladm.simulate import WORLDS, Records, World
 
 Told = tuple[str, bool]
 """What a source would cost, and whether it is here already."""
@@ -165,23 +165,31 @@ def tell_zarr_https(
 class _Record:
     """A simulated record: its world, its plan, where it lies, the hash of all that decides it."""
 
-    world: Any
-    plan: Plan
+    world: World
+    plan: Records
     store: Path
     key: str
 
 
-def world_of(source: Simulated) -> Atmosphere:
+def world_of(source: Simulated) -> World:
     """The world that a source is a record of."""
     if source.world not in WORLDS:
         raise UserError(f"no simulated world {source.world}; there are: {', '.join(WORLDS)}")
     kind = WORLDS[source.world]
-    return kind.tiny() if source.size == "tiny" else kind()
+    world: Any = kind.tiny() if source.size == "tiny" else kind()
+    try:
+        made: World = replace(world, **source.parameters) if source.parameters else world
+    except TypeError as error:
+        raise UserError(f"parameters of the world {source.world}: {error}") from None
+    return made
 
 
 def _record(source: Simulated) -> _Record:
     world = world_of(source)
-    plan = Plan.years(**source.plan.model_dump())
+    try:
+        plan = world.plan(**source.plan.model_dump(exclude_unset=True))
+    except TypeError as error:
+        raise UserError(f"the plan of the world {source.world}: {error}") from None
     tree = {"world": source.world, "parameters": world.parameters(), "plan": asdict(plan)}
     key = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
     store = cache_folder() / f"simulated-{source.world}" / key[:16] / "record.zarr"

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sciladm.conventions import UserError
-from sciladm.simulate.channels import Channels, Ground
+from sciladm.simulate.channels import CHANNELS, Channels, Ground
 from sciladm.simulate.plan import INTERVAL, Plan
 from sciladm.simulate.quasigeostrophic import Flow, QuasiGeostrophic
 from sciladm.simulate.record import Restart, write_record
@@ -30,6 +30,13 @@ class Atmosphere:
     ground: Ground = field(default_factory=Ground)
     dtype: type[np.floating] = np.float32
 
+    ensemble: ClassVar[str] = "perfect"
+
+    @property
+    def channels(self) -> tuple[tuple[str, int | None], ...]:
+        """(variable, level) of each channel."""
+        return CHANNELS
+
     @classmethod
     def tiny(cls) -> Atmosphere:
         """The same at truncation 15, for 32 × 16 cells and tests."""
@@ -44,6 +51,10 @@ class Atmosphere:
             "flow": asdict(self.flow),
             "ground": asdict(self.ground),
         }
+
+    def plan(self, **years: int) -> Plan:
+        """Six-hourly realisations, a year of the calendar or more apart."""
+        return Plan.years(**years)
 
     def on(self, latitudes: int, longitudes: int) -> Weather:
         """The stepping machine, with its matrices, for one output grid."""

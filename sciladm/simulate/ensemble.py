@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sciladm.simulate.atmosphere import Atmosphere
 from sciladm.simulate.sphere import Real
+from sciladm.simulate.world import World
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """All that decides the numbers but the initial time."""
 
-    world: Atmosphere
+    world: World
     record: Path
     members: int
     leads: tuple[np.timedelta64, ...]

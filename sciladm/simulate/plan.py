@@ -33,18 +33,22 @@ class Realisation:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Realisations on one time axis, kept apart by gaps of the calendar; `batch` of them are
-    stepped together.
-    """
+class Days(Realisation):
+    """One with a state a day."""
+
+    @property
+    def times(self) -> NDArray[np.datetime64]:
+        """datetime64[ns], daily at 00 h, (days,)."""
+        first = np.datetime64(self.start, "D")
+        return (first + np.arange(self.days)).astype("datetime64[ns]")
+
+
+@dataclass(frozen=True)
+class Records:
+    """Realisations on one time axis, kept apart by gaps of the calendar."""
 
     realisations: tuple[Realisation, ...]
     seed: int = 0
-    latitudes: int = 32
-    longitudes: int = 64
-    spin_up_days: int = 60
-    batch: int = 7
-    restart_splits: tuple[str, ...] = ("validation", "test")
 
     def __post_init__(self) -> None:
         for one in self.realisations:
@@ -61,20 +65,11 @@ class Plan:
                 )
 
     @classmethod
-    def years(
-        cls, train: int = 10, validation: int = 1, test: int = 2, *,
-        days: int = 365, seed: int = 0, latitudes: int = 32, longitudes: int = 64,
-    ) -> Plan:  # fmt: skip
-        """One realisation per year, four calendar years apart (two if they are many), training
-        first.
-        """
-        splits = ["train"] * train + ["validation"] * validation + ["test"] * test
-        apart = 4 if len(splits) <= 15 else 2
-        records = tuple(
-            Realisation(i, f"{2201 + apart * i}-01-01", days, split)
-            for i, split in enumerate(splits)
-        )
-        return cls(records, seed, latitudes, longitudes)
+    def daily(
+        cls, train: int = 10, validation: int = 1, test: int = 2, *, days: int = 365, seed: int = 0
+    ) -> Records:
+        """One daily realisation per calendar year, as far apart as `Plan.years` has them."""
+        return cls(tuple(Days(*one) for one in _apart(train, validation, test, days)), seed)
 
     @property
     def times(self) -> NDArray[np.datetime64]:
@@ -102,6 +97,28 @@ class Plan:
         common = int(np.gcd.reduce([one.times.size for one in self.realisations]))
         return max(d for d in range(1, 101) if common % d == 0)
 
+
+@dataclass(frozen=True)
+class Plan(Records):
+    """That of an atmosphere on a grid; `batch` realisations are stepped together."""
+
+    latitudes: int = 32
+    longitudes: int = 64
+    spin_up_days: int = 60
+    batch: int = 7
+    restart_splits: tuple[str, ...] = ("validation", "test")
+
+    @classmethod
+    def years(
+        cls, train: int = 10, validation: int = 1, test: int = 2, *,
+        days: int = 365, seed: int = 0, latitudes: int = 32, longitudes: int = 64,
+    ) -> Plan:  # fmt: skip
+        """One realisation per year, four calendar years apart (two if they are many), training
+        first.
+        """
+        records = tuple(Realisation(*one) for one in _apart(train, validation, test, days))
+        return cls(records, seed, latitudes, longitudes)
+
     @property
     def groups(self) -> list[list[int]]:
         """Indices of realisations of equal length stepped together; they decide bits, the number
@@ -115,3 +132,10 @@ class Plan:
             for part in by_length.values()
             for i in range(0, len(part), self.batch)
         ]
+
+
+def _apart(train: int, validation: int, test: int, days: int) -> list[tuple[int, str, int, str]]:
+    """What makes each realisation: one every four calendar years, every two if they are many."""
+    splits = ["train"] * train + ["validation"] * validation + ["test"] * test
+    apart = 4 if len(splits) <= 15 else 2
+    return [(i, f"{2201 + apart * i}-01-01", days, split) for i, split in enumerate(splits)]
