@@ -105,17 +105,24 @@ class Grid:
             )
 
     @classmethod
-    def from_coords(cls, coords: Mapping[str, ArrayLike]) -> Grid:
-        """Decide how each axis ends from its values alone.
+    def from_coords(
+        cls, coords: Mapping[str, ArrayLike], modulo: Mapping[str, float] | None = None
+    ) -> Grid:
+        """Decide how each axis ends from its values, and where others than longitude begin again.
 
         longitude: periodic if it closes 360° (within a tenth of a cell); latitude: pole if
-        longitude is periodic and both ends come within one cell of ±90°; else bounded.
+        longitude is periodic and both ends come within one cell of ±90°; any other: periodic if
+        its cells make up its ``modulo``; else bounded.
         """
         arrays = {name: np.asarray(values, dtype=np.float64) for name, values in coords.items()}
         around = "longitude" in arrays and _closes_circle(arrays["longitude"])
         ends: dict[str, Boundary] = {"longitude": "periodic"} if around else {}
         if around and "latitude" in arrays and _reaches_poles(arrays["latitude"]):
             ends["latitude"] = "pole"
+        for name, period in (modulo or {}).items():
+            axis = Axis(name, arrays[name], "bounded")
+            if abs(abs(axis.spacing) * len(axis) - period) < 0.1 * abs(axis.spacing):
+                ends.setdefault(name, "periodic")
         axes = tuple(Axis(name, v, ends.get(name, "bounded")) for name, v in arrays.items())
         return cls(axes, "sphere" if {"latitude", "longitude"} <= set(arrays) else "plane")
 

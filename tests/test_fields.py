@@ -238,6 +238,16 @@ def test_question_has_no_nan():
     assert all(torch.equal(getattr(question, k), getattr(again, k)) for k in vars(question))
 
 
+def test_an_axis_with_a_modulo_is_periodic():
+    axes = {"y": ("y", np.arange(3.0), {"modulo": " "}), "x": ("x", np.arange(4.0), {"modulo": 4})}
+    ds = xr.Dataset({"u": (("y", "x"), np.zeros((3, 4)), {})}, axes)
+    fields = Fields.from_dataset(ds, {"u": None})
+    assert fields.grid.boundaries == ("bounded", "periodic")
+    assert Fields.from_dataset(ds.isel(x=[0, 1]), {"u": None}).grid.boundaries[1] == "bounded"
+    back = fields.to_dataset(np.zeros((1, 3, 4), np.float32), (), {})
+    assert Fields.from_dataset(back, {"u": None}).grid == fields.grid
+
+
 def test_sun():
     grid = Grid.from_coords(
         {"latitude": np.linspace(-88.75, 88.75, 72), "longitude": np.arange(0, 360, 5.0)}

@@ -119,6 +119,15 @@ def test_boundaries_follow_from_coordinates(coords, boundaries):
     assert Grid.from_coords(coords).boundaries == boundaries
 
 
+def test_a_plane_begins_again_where_it_says_so():
+    plane = {"y": np.arange(4.0), "x": 10.0 * np.arange(6)}
+    assert Grid.from_coords(plane, {"y": 4, "x": 60.0}).boundaries == ("periodic", "periodic")
+    part = plane | {"x": plane["x"][:5]}
+    assert Grid.from_coords(part, {"x": 60.0}).boundaries == ("bounded", "bounded")
+    globe = {"latitude": [-45.0, 45.0], "longitude": [0.0, 90.0, 180.0, 270.0]}
+    assert Grid.from_coords(globe, {"longitude": 360.0}).boundaries == ("pole", "periodic")
+
+
 def test_wrong_coordinates_say_the_remedy():
     with pytest.raises(UserError, match="sortby"):
         Grid.from_coords({"latitude": [0, 1], "longitude": [0, 90, 180, -90]})

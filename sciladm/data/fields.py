@@ -21,7 +21,7 @@ from sciladm.data.cards import Variable
 from sciladm.data.channels import NETCDF_FILL, channels_of
 from sciladm.data.channels import Channel as Channel
 from sciladm.data.forcings import forcings
-from sciladm.data.labels import aligned, axis_values, get, level_numbers, plain, sizes
+from sciladm.data.labels import aligned, axis_values, get, level_numbers, modulo, plain, sizes
 from sciladm.data.times import Times, ticks
 from sciladm.grid import Grid
 
@@ -81,7 +81,8 @@ class Fields:
                 "unstructured data must be put on one first (cdo remapbil, xesmf), and dimensions "
                 "with odd names told apart with `dims: {theirs: ours}`"
             )
-        grid = Grid.from_coords({name: axis_values(ds, name) for name in names})
+        values = {name: axis_values(ds, name) for name in names}
+        grid = Grid.from_coords(values, modulo(ds, names))
         channels: list[Channel] = []
         for name, levels in variables.items():
             channels += channels_of(get(ds, name), levels, (meta or {}).get(name, Variable()))

@@ -42,6 +42,12 @@ def axis_values(ds: xr.Dataset, name: str) -> NDArray[np.float64]:
     return np.asarray(ds[name].values, dtype=np.float64)
 
 
+def modulo(ds: xr.Dataset, names: Sequence[str]) -> dict[str, float]:
+    """Axes whose coordinates say after what length they begin again: attribute `modulo`."""
+    told = {name: ds[name].attrs.get("modulo") for name in names if name in ds.variables}
+    return {name: float(m) for name, m in told.items() if isinstance(m, int | float | np.number)}
+
+
 def places(axis: Axis, ds: xr.Dataset, variable: Any) -> NDArray[np.int64]:
     """For each cell of ``axis``, where its label stands in ``ds``: (cell,).
 
