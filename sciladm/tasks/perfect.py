@@ -1,7 +1,8 @@
-"""The perfect-model ensemble of a simulated world, as an ordinary forecast store.
+"""The perfect or exact ensemble of a simulated world, as an ordinary forecast store.
 
-It starts from the world's own state, which no gridded field holds whole, and differs only by the
-forcing: the truth's own distribution, as good as any forecast can be.
+That of the atmosphere starts from the world's own state, which no gridded field holds whole, and
+differs only by the forcing; that of a world with known answers is drawn from its law, given the
+gridded state. Either is the truth's own distribution, as good as any forecast can be.
 """
 
 import os
@@ -21,7 +22,6 @@ from sciladm.data.plan import Block, ForecastPlan
 from sciladm.data.windows import resolve_init
 from sciladm.recipe import Recipe
 from sciladm.simulate.atmosphere import BLOCK
-from sciladm.simulate.channels import CHANNELS
 from sciladm.simulate.ensemble import Ensemble
 from sciladm.tasks.voice import Silent, Voice
 
@@ -60,19 +60,18 @@ def perfect(
     back = parse_duration(window.step) * (window.past - 1)
     wanted = init or recipe.evaluation.init
     chosen = resolve_init(wanted, times, data.splits, leads.max(), back)
-    ensemble = Ensemble(
-        world_of(recipe.data.card, data.source), data.path, count, tuple(leads), seed
-    )
-    plan = _plan(recipe, data, times[chosen], leads, count, seed, run)
+    world = world_of(recipe.data.card, data.source)
+    ensemble = Ensemble(world, data.path, count, tuple(leads), seed)
+    plan = _plan(recipe, data, times[chosen], leads, count, world.ensemble, seed, run)
     with ForecastStore.create_or_resume(out, plan, overwrite) as store:
         pending: dict[int, list[Block]] = {}
         for block in store.pending():
             pending.setdefault(block.init, []).append(block)
         inits = [plan.init_times[i] for i in pending]
-        with voice.progress("perfect ensemble") as report:
+        with voice.progress(f"{world.ensemble} ensemble") as report:
             drawn = ensemble.draw_all(inits, processes or os.cpu_count() or 1)
             for done, (blocks, members_) in enumerate(zip(pending.values(), drawn, strict=True)):
-                arrays = _by_variable(data.fields, members_)
+                arrays = _by_variable(data.fields, world.channels, members_)
                 for block in blocks:
                     rows = slice(block.members.start, block.members.stop)
                     store.write(block, {name: a[rows] for name, a in arrays.items()})
@@ -86,12 +85,13 @@ def _plan(
     inits: NDArray[np.datetime64],
     leads: NDArray[np.timedelta64],
     members: int,
+    name: str,
     seed: int,
     run: str,
 ) -> ForecastPlan:
     check_layout(recipe, data)
     attributes: dict[str, Any] = {
-        "forecast": "perfect",
+        "forecast": name,
         "run": run,
         "recipe": recipe.text(),
         "source": data.source,
@@ -110,10 +110,12 @@ def _plan(
     )  # fmt: skip
 
 
-def _by_variable(fields: Fields, drawn: Array) -> dict[str, Array]:
-    """The simulator's channels (member, lead, channel, latitude, longitude) as the variables of
-    a store, each channel found by its name and level."""
-    order = [CHANNELS.index((c.variable, c.level)) for c in fields.channels]
+def _by_variable(
+    fields: Fields, channels: tuple[tuple[str, int | None], ...], drawn: Array
+) -> dict[str, Array]:
+    """A world's ``channels`` (member, lead, channel, *space) as the variables of a store, each
+    found by its name and level."""
+    order = [channels.index((c.variable, c.level)) for c in fields.channels]
     values = np.stack(
         [c.forward(drawn[:, :, i]) for c, i in zip(fields.channels, order, strict=True)], axis=2
     )
