@@ -1,8 +1,11 @@
 """Scores of stores: exact members pass, shuffled ones fail, other data are refused."""
 
+import errno
 import json
 import math
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,7 @@ from sciladm import recipe as recipes
 from sciladm.conventions import UserError
 from sciladm.data.blocks import ForecastStore
 from sciladm.data.plan import ForecastPlan
+from sciladm.tasks import truth
 from sciladm.tasks.fit import fit
 from sciladm.tasks.perfect import perfect
 from sciladm.tasks.regression import RolledOut, train_regression
@@ -21,6 +25,10 @@ from sciladm.tasks.score import score
 
 LEADS = np.array([24, 48]) * np.timedelta64(3_600_000_000_000, "ns")
 ONLY = {"evaluation.baselines": ["climatology"]}
+SMALL = {
+    "autoencoder": {"channels": 8, "blocks": 0, "steps": 2, "residual_rank": 4},
+    "denoiser": {"widths": [8], "blocks": 1, "attention": False, "steps": 3, "batch": 8},
+}
 
 
 @pytest.fixture(scope="session")
@@ -240,6 +248,43 @@ def test_the_door_writes_a_report_and_counts_how_often_test_was_read(
     assert "fair CRPS" in capsys.readouterr().out
 
 
+def test_a_run_that_cannot_be_written_to_is_scored(write, drawn, tiny, tmp_path, monkeypatch):
+    """As on a read-only disk, whoever runs this test."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "small"
+    recipe = recipes.parse(tiny.recipe.tree() | SMALL, {}, "small")
+    fit(recipe, tiny.data, run)
+    store = write("model", drawn[1][:2, :8], run="small", recipe=recipe.text())
+    opened = Path.open
+
+    def closed(path, mode="r", *args, **kwargs):
+        if path.parent == run.relative_to(tmp_path) and set(mode) & set("wa+"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", closed)
+    changes = {"evaluation.baselines": ["climatology", "dressed_regression"]}
+    scored = score([store], changes=changes)
+    assert {"model", "climatology", "autoencoder"} <= set(scored.scores["forecast"])
+    assert scored.provenance["test_reads"] == 1
+    said = "\n".join(scored.notes)
+    assert "could not be recorded in the run (test_reads.jsonl: Read-only file system)" in said
+    assert "dressed_regression is left out: cannot write" in said
+    assert not (run / "test_reads.jsonl").exists() and str(tmp_path) not in said
+
+
+def test_a_land_mask_on_another_grid_costs_land_and_sea_alone(write, drawn, tiny, monkeypatch):
+    frames = tiny.data.frames
+    mask = xr.DataArray(np.zeros((3, 4)), dims=("row", "column"))
+    ds = frames.ds.drop_vars("land_sea_mask").assign(land_sea_mask=mask)
+    other = replace(tiny.data, frames=replace(frames, ds=ds))
+    monkeypatch.setattr(truth, "open_dataset", lambda *_: other)
+    scored = score([write("model", drawn[1][:2, :8])], changes=ONLY)
+    assert {"global", "tropics"} <= set(scored.scores["region"])
+    assert not {"land", "sea"} & set(scored.scores["region"])
+    assert any(note.startswith("Land and sea are not scored apart: ") for note in scored.notes)
+
+
 def test_the_door_refuses_a_folder_of_others_before_it_scores(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("thesis")
     with pytest.raises(SystemExit) as ended:
@@ -265,11 +310,7 @@ def test_a_run_brings_its_autoencoder_and_its_regression(
     write, drawn, tiny, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    small = {
-        "autoencoder": {"channels": 8, "blocks": 0, "steps": 2, "residual_rank": 4},
-        "denoiser": {"widths": [8], "blocks": 1, "attention": False, "steps": 3, "batch": 8},
-    }
-    recipe = recipes.parse(tiny.recipe.tree() | small, {}, "small")
+    recipe = recipes.parse(tiny.recipe.tree() | SMALL, {}, "small")
     run = tmp_path / "runs" / "small"
     model = fit(recipe, tiny.data, run)
     store = write("model", drawn[1][:3, :8], run="small", recipe=recipe.text())

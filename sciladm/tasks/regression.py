@@ -16,6 +16,7 @@ from sciladm.baselines.series import Leads, Series, State
 from sciladm.calendar import later
 from sciladm.conventions import UserError, parse_duration
 from sciladm.data.dataset import DataSet
+from sciladm.data.durable import writing
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.model import Model
 from sciladm.tasks.fit import LATENTS
@@ -73,9 +74,10 @@ def train_regression(model: Model, data: DataSet, voice: Voice) -> MeanForecast:
             f"{model.path / REGRESSION}"
         )
         windows = Windows.of(model, data.splits, "train")
-        with voice.progress("regression") as report:
-            train_mean(model, network, windows, steps, "regression", report)
-        model.save_part(REGRESSION, mean=network)
+        with writing(model.path):
+            with voice.progress("regression") as report:
+                train_mean(model, network, windows, steps, "regression", report)
+            model.save_part(REGRESSION, mean=network)
         (model.path / "regression.checkpoint.safetensors").unlink(missing_ok=True)
     model.load_part(REGRESSION, mean=network)
     return network

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from sciladm.baselines.series import Baseline
 from sciladm.calendar import later
 from sciladm.conventions import UserError, format_duration
-from sciladm.data.durable import writing
 from sciladm.data.fields import Fields
 from sciladm.data.labels import aligned
 from sciladm.metrics.bootstrap import FEWEST_BLOCKS
@@ -87,7 +86,7 @@ def score(
         notes.append("The run behind the forecasts was not found (give --run DIR): its scales are "
                      "fitted anew, and the rows that need its networks are left out.")  # fmt: skip
     case = open_case(forecasts, run, recipe_of(forecasts, run, changes or {}), truth, voice, notes)
-    provenance = _provenance(case, forecasts, run, truth)
+    provenance = _provenance(case, forecasts, run, truth, notes)
     model = trained(run, torch.device(device))
     own = case.recipe.evaluation
     members = case.members if case.members > 1 else own.members
@@ -97,9 +96,10 @@ def score(
     return _read_out(case, forecasts, scorer, examples, provenance, voice, notes)
 
 
-def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path) -> int | None:
-    """Append to the run that its test split is read, and count how often it was."""
-    path = run / READS
+def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path, notes: list[str]) -> int:
+    """Append to the run that its test split is read, and count how often it was; a run that
+    cannot be written to is scored all the same, and ``notes`` say so."""
+    path, unrecorded = run / READS, 0
     times = np.concatenate([case.inits, later(case.inits[:, None], case.leads).ravel()])
     if "test" in case.data.splits.ranges and case.data.splits.mask("test", times).any():
         line = {
@@ -111,19 +111,30 @@ def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path) -> int 
             "last_lead": format_duration(case.leads[-1]),
             "members": case.members,
         }
-        with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            unrecorded = 1
+            notes.append(
+                f"The test split was read, and that could not be recorded in the run ({READS}: "
+                f"{error.strerror}): later reports will not count this reading."
+            )
+    recorded = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return len(recorded) + unrecorded
 
 
-def _scorer(case: Case) -> Scorer:
+def _scorer(case: Case, notes: list[str]) -> Scorer:
     fields = case.data.fields
     land, ds = None, case.data.frames.ds
     if "land_sea_mask" in ds:
         flat = ds["land_sea_mask"].isel({d: 0 for d in ds["land_sea_mask"].dims
                                          if d not in fields.grid.names})  # fmt: skip
         still = ds.drop_dims("time", errors="ignore")
-        land = aligned(still, flat, fields.grid, False)[0, 0]
+        try:
+            land = aligned(still, flat, fields.grid, False)[0, 0]
+        except UserError as error:
+            notes.append(f"Land and sea are not scored apart: {error}.")
     return Scorer(
         fields.names,
         regions(fields.grid, land),
@@ -145,7 +156,7 @@ def _run_through(
     notes: list[str],
 ) -> tuple[Scorer, list[Example]]:
     """One initial time after another: all its forecasts, lead by lead."""
-    scorer, seed = _scorer(case), case.recipe.evaluation.seed
+    scorer, seed = _scorer(case, notes), case.recipe.evaluation.seed
     makers: dict[str, Callable[[Hour], Iterator[Array]]] = {
         one.name: partial(_stored, one) for one in forecasts
     }
@@ -262,7 +273,11 @@ def _read_out(
 
 
 def _provenance(
-    case: Case, forecasts: Sequence[Forecasts], run: Path | None, truth: Path | None
+    case: Case,
+    forecasts: Sequence[Forecasts],
+    run: Path | None,
+    truth: Path | None,
+    notes: list[str],
 ) -> dict[str, Any]:
     """Where all this comes from; nothing of it depends on the machine."""
     data = case.data
@@ -278,9 +293,8 @@ def _provenance(
         "sciladm_version": version("sciladm"),
     }  # fmt: skip
     if run is not None:
-        told |= {"run": run.resolve().name}
-        if (reads := _note_reading(case, forecasts, run)) is not None:
-            told |= {"test_reads": reads}
+        reads = _note_reading(case, forecasts, run, notes)
+        told |= {"run": run.resolve().name, "test_reads": reads}
     for one in forecasts:
         facts = {str(k): v for k, v in one.ds.attrs.items() if k not in ("recipe", "forecast")}
         told[one.name] = {"store": one.path.name, "fingerprint": one.fingerprint(), **facts}
