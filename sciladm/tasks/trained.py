@@ -17,6 +17,8 @@ from sciladm.data.frames import Frames
 from sciladm.data.plan import ForecastPlan
 from sciladm.data.store import open_store
 from sciladm.model import Model
+from sciladm.tasks import both_ways
+from sciladm.tasks import typicality as typical
 from sciladm.tasks.fit import fit as train
 from sciladm.tasks.forecast import from_states, whole_windows
 from sciladm.tasks.run import run_path
@@ -91,6 +93,75 @@ class TrainedModel:
             [model.decode(z[[i]], times[[i]], None) for i in range(len(times))]
         )
         return model.fields.to_dataset(states, ("time",), {"time": times})
+
+    def invert(self, ds: xr.Dataset, evaluations: int = 64) -> xr.Dataset:
+        """The noise that the states of ``ds`` come from, given the states before them there.
+
+        Args:
+            ds: States at several times.
+            evaluations: Of the network, along the probability flow.
+
+        Returns:
+            ``noise`` over time (those whose past ``ds`` holds; of the first frame where the model
+            draws several), frame, latent channel and latent space; standard normal numbers where
+            the model is right. `draw` takes them back.
+        """
+        return both_ways.invert(self.model, ds, evaluations)
+
+    def draw(self, noise: xr.Dataset, ds: xr.Dataset, evaluations: int = 64) -> xr.Dataset:
+        """The inverse of `invert`, but for what the autoencoder loses: the states that ``noise``
+        and the states before in ``ds`` lead to."""
+        return both_ways.draw(self.model, noise, ds, evaluations)
+
+    def interpolate(
+        self, ds_a: xr.Dataset, ds_b: xr.Dataset, n: int = 5, evaluations: int = 64
+    ) -> xr.Dataset:
+        """``n`` states on the way from the last state of ``ds_a`` to the last of ``ds_b``, both
+        ends included, over ``share``; as decoded.
+
+        Noise, and the latents of the states before, go along great circles, so that states on the
+        way are as rough as those at the ends; forcings and climatology go straight.
+        """
+        return both_ways.interpolate(self.model, ds_a, ds_b, n, evaluations)
+
+    def log_likelihood(
+        self, ds: xr.Dataset, evaluations: int = 64, probes: int = 8
+    ) -> xr.Dataset:
+        """How likely the model finds each state given the states before it in ``ds``.
+
+        It is the density of latents, not of fields: nats per latent dimension, by the change of
+        variables along the probability flow and through the whitening of departures. Values of
+        two runs with different autoencoders cannot be compared.
+
+        Args:
+            ds: States at several times.
+            evaluations: Of the network, along the flow.
+            probes: Random directions for the trace; as many as a draw has numbers: exact.
+
+        Returns:
+            ``log_likelihood`` and its ``standard_error`` from the probes over time, NaN where
+            ``ds`` does not hold the past.
+        """
+        return both_ways.log_likelihood(self.model, ds, evaluations, probes)
+
+    def typicality(self, ds: xr.Dataset, reference: xr.Dataset | None = None) -> xr.Dataset:
+        """Whether states are like those of the validation split, too smooth as well as too rough.
+
+        Joined are the likelihood, the noise each state comes from (per latent channel and
+        wavenumber), what the autoencoder loses of it, and the range of its latents. A state whose
+        past ``ds`` does not hold is judged without likelihood and noise (``given_past``).
+
+        Args:
+            ds: States at one or more times.
+            reference: States that are as they should be; absent: the run's validation split,
+                asked once and kept in the run's folder.
+
+        Returns:
+            ``typicality`` over time, the share of usual states that are as far from the usual or
+            farther, ``distance``, ``apart`` (time, question): each answer in standard deviations
+            from the usual, which tells what is wrong.
+        """
+        return typical.typicality(self.model, ds, reference)
 
     def _leads(self, lead: str) -> np.ndarray:
         step, last = self.model.step, parse_duration(lead)
