@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
+from sciladm.data.durable import publish
 from sciladm.grid import Grid
 
 CHUNK = 512
@@ -60,7 +61,7 @@ def encode_once(
                 "time": {"units": "seconds since 1970-01-01", "dtype": "int64", "chunks": (4096,)},
             }
             latent.to_zarr(partial, encoding=encoding, consolidated=False)
-    partial.rename(path)
+    publish(partial, path)
 
 
 def _in_chunks(blocks: Iterable[Block]) -> Iterator[Block]:

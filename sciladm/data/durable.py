@@ -49,6 +49,13 @@ def write_durably(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
+def publish(partial: Path, path: Path) -> None:
+    """Give a finished folder its name, once all of it is durable."""
+    sync(*partial.rglob("*"), partial)
+    partial.rename(path)
+    sync(path.parent)
+
+
 def remove_partial(path: Path) -> None:
     """Delete what writes that were cut short left behind; only rank 0, before others start."""
     for leftover in path.rglob("*.partial"):

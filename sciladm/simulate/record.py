@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+import os
 import shutil
 import traceback
 import warnings
@@ -47,6 +48,8 @@ def write_record(
     with warnings.catch_warnings():  # without it xarray warns at every opening
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         zarr.consolidate_metadata(partial)
+    if hasattr(os, "sync"):  # Windows has none
+        os.sync()
     partial.rename(path)
 
 
