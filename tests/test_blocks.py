@@ -1,6 +1,7 @@
 """The forecast store: same bytes after any kill, no race, refusals, and what readers see."""
 
 import errno
+import json
 import multiprocessing
 import os
 import signal
@@ -424,3 +425,21 @@ def test_bytes_do_not_depend_on_the_place(tmp_path, whole):
     fill(tmp_path / "elsewhere" / "other name.zarr", plan)
     assert contents(tmp_path / "elsewhere" / "other name.zarr") == expected
     assert not any(str(tmp_path).encode() in data for data in expected.values())
+
+
+def test_a_store_is_gone_on_with_on_another_machine_and_that_is_told(tmp_path, caplog):
+    def on(device, torch="2.13.0", **more):
+        told = {"device": device, "threads": 1, "versions": json.dumps({"torch": torch})}
+        return replace(a_plan(), attributes=a_plan().attributes | told | more)
+
+    path = tmp_path / "F.zarr"
+    with ForecastStore.create_or_resume(path, on("cpu")) as store:
+        blocks = len(store.pending())
+    with ForecastStore.create_or_resume(path, on("cpu")):
+        assert not caplog.text
+    with ForecastStore.create_or_resume(path, on("cuda", "2.14.0")) as store:
+        assert len(store.pending()) == blocks
+    said = "device: cpu there, cuda now; versions.torch: 2.13.0 there, 2.14.0 now"
+    assert said in caplog.text and len(caplog.records) == 1
+    with pytest.raises(UserError, match="seed: 3 there, 4 now"):
+        ForecastStore.create_or_resume(path, on("cuda", seed=4))

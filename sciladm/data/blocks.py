@@ -6,6 +6,8 @@ when its record exists: one chunk file of the array ``.sciladm/done``, which is 
 the block's own files are durable. The store is whole from its creation: unwritten cells read NaN.
 """
 
+import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,10 @@ import zarr
 from sciladm.conventions import UserError
 from sciladm.data.durable import hold, remove_partial, sync, write_durably, writing
 from sciladm.data.plan import RECORDS, Block, ForecastPlan, write_template
+
+log = logging.getLogger(__name__)
+MACHINE = ("device", "threads", "versions")
+"""Attributes that say where a store is written; it may be gone on with elsewhere."""
 
 
 class ForecastStore:
@@ -162,15 +168,30 @@ def _read_identity(path: Path) -> dict[str, Any]:
 
 
 def _same(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
-    """UserError naming what differs between the store's plan and this one's."""
+    """UserError naming what differs between the store's plan and this one's; where the machine
+    alone does, a warning, for that may change a bit of a member and no more."""
     if there == now:
         return
+    (begun, there), (here, now) = _apart(there), _apart(now)
+    if moved := "; ".join(_differences(begun, here)):
+        log.warning("%s was begun elsewhere (%s): members written now may differ a little from "
+                    "those that would have been written there", path, moved)  # fmt: skip
     differences = list(_differences(there, now))
+    if not differences:
+        return
     more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
     raise UserError(
         f"{path} was made with another configuration: {'; '.join(differences[:5])}{more}. "
         "Give the same options to resume it, another --out, or --overwrite to replace it"
     )
+
+
+def _apart(plan: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a plan says of the machine, and the rest of it."""
+    told = plan["attributes"]
+    own = {name: value for name, value in told.items() if name in MACHINE}
+    rest = {name: value for name, value in told.items() if name not in MACHINE}
+    return own | {"versions": json.loads(own.get("versions", "{}"))}, plan | {"attributes": rest}
 
 
 def _differences(there: Any, now: Any, key: str = "") -> Iterator[str]:

@@ -21,7 +21,7 @@ from sciladm.diffusion.noise import training_generator
 from sciladm.model import AUTOENCODER, DENOISER, MEAN, STATISTICS, Model
 from sciladm.recipe import Recipe
 from sciladm.tasks.fit_denoiser import fit_denoiser, fit_mean, parts
-from sciladm.tasks.run import claim, versions
+from sciladm.tasks.run import claim, machine
 from sciladm.tasks.voice import Silent, Voice
 from sciladm.training.loop import Loop
 
@@ -41,10 +41,10 @@ def fit(
 ) -> Model:
     """Train what is not trained yet of the run at ``path``; → the run."""
     voice, device = voice or Silent(), torch.device(device)
-    claim(path, recipe, data, overwrite)
+    claim(path, recipe, data, device, overwrite)
     if not (path / STATISTICS).exists():
         with voice.progress("statistics") as report:
-            _statistics(recipe, data, path, report)
+            _statistics(recipe, data, path, device, report)
     model = Model.start(path, recipe, device)
     if not (path / AUTOENCODER).exists():
         with voice.progress("autoencoder") as report:
@@ -73,14 +73,15 @@ def provenance(data: DataSet, device: torch.device) -> dict[str, object]:
         "source_kind": data.kind,
         "title": data.title,
         "data_fingerprint": data.fingerprint,
-        "device": device.type,
-        "versions": versions(),
+        **machine(device),
         "python": platform.python_version(),
         "splits": {name: len(data.indices(name)) for name in data.splits.ranges},
     }
 
 
-def _statistics(recipe: Recipe, data: DataSet, path: Path, report: Report) -> None:
+def _statistics(
+    recipe: Recipe, data: DataSet, path: Path, device: torch.device, report: Report
+) -> None:
     train = data.indices("train")
     fields = data.fields
     normaliser = Normaliser.fit(
@@ -91,7 +92,7 @@ def _statistics(recipe: Recipe, data: DataSet, path: Path, report: Report) -> No
         [channel.missing == "moving" for channel in fields.channels],
     )
     model = Model(path, recipe, fields, normaliser)
-    model.save_facts(**provenance(data, torch.device("cpu")))
+    model.save_facts(**provenance(data, device))
     model.save_statistics()
 
 

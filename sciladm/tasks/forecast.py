@@ -23,6 +23,7 @@ from sciladm.data.times import Times, calendar_of, ticks
 from sciladm.diffusion.noise import Key
 from sciladm.model import Model
 from sciladm.recipe import Recipe
+from sciladm.tasks.run import THREADS
 
 Array = NDArray[np.float32]
 
@@ -66,7 +67,7 @@ class Forecast:
         _ = model.sampler, model.latent_statics, model.residual, model.denoiser
         waiting: deque[tuple[Block, Future[Array]]] = deque()
         with ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(1,)
+            workers, initializer=torch.set_num_threads, initargs=(THREADS,)
         ) as threads:
             for block in blocks:
                 if len(waiting) == workers:

@@ -20,6 +20,8 @@ from sciladm.training.checkpoint import read_json
 log = logging.getLogger(__name__)
 RECIPE = "recipe.yaml"
 FACTS = "facts.json"
+THREADS = 1
+"""That work at one network, for a sum's last bit depends on them; several work side by side."""
 
 
 def run_path(recipe: Recipe, data: DataSet) -> Path:
@@ -28,8 +30,13 @@ def run_path(recipe: Recipe, data: DataSet) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """What the bits of a draw depend on, beside the run and the kind of device."""
+    """Of what computes the bits of a run and of its draws."""
     return {name: version(name) for name in ("sciladm", "torch", "numpy")}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What else they depend on: the kind of device, the threads of one network, the versions."""
+    return {"device": device.type, "threads": THREADS, "versions": versions()}
 
 
 def open_run(
@@ -52,7 +59,9 @@ def open_run(
         return model, open_dataset(recipe, source, report, model.fields)
 
 
-def claim(path: Path, recipe: Recipe, data: DataSet, overwrite: bool) -> None:
+def claim(
+    path: Path, recipe: Recipe, data: DataSet, device: torch.device, overwrite: bool
+) -> None:
     """Make the folder of this recipe on these data, or find it and go on.
 
     UserError if something else is there: another recipe, another source, no run at all. With
@@ -64,7 +73,7 @@ def claim(path: Path, recipe: Recipe, data: DataSet, overwrite: bool) -> None:
         if overwrite:
             _remove(path)
         else:
-            _same(path, recipe, data)
+            _moved(path, _same(path, recipe, data), machine(device))
     path.mkdir(parents=True, exist_ok=True)
     write_durably(path / RECIPE, recipe.text().encode())
 
@@ -82,7 +91,8 @@ def _remove(path: Path) -> None:
     shutil.rmtree(old)
 
 
-def _same(path: Path, recipe: Recipe, data: DataSet) -> None:
+def _same(path: Path, recipe: Recipe, data: DataSet) -> dict[str, Any]:
+    """What the run knows of itself."""
     there = recipes.load(path / RECIPE)
     remedy = "train into another folder with --run-dir, or replace it with --overwrite"
     if there.fingerprint() != recipe.fingerprint():
@@ -96,6 +106,15 @@ def _same(path: Path, recipe: Recipe, data: DataSet) -> None:
             f"{path} was trained on other data ({facts['title']}, source {facts['source']}; "
             f"now {data.title}, source {data.source}): {remedy}"
         )
+    return facts or {}
+
+
+def _moved(path: Path, facts: dict[str, Any], now: dict[str, Any]) -> None:
+    """Warn where a run is gone on with elsewhere than it was begun."""
+    if told := ", ".join(f"{k} {facts[k]} then, {now[k]} now" for k in now
+                         if k in facts and facts[k] != now[k]):  # fmt: skip
+        log.warning("%s was begun elsewhere (%s): its bits may differ a little from those of a "
+                    "run made in one place", path, told)  # fmt: skip
 
 
 def _difference(old: object, new: object, key: str = "") -> str:

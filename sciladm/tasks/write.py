@@ -17,7 +17,7 @@ from sciladm.data.times import calendar_of, date_text, ticks
 from sciladm.data.windows import resolve_init
 from sciladm.model import Model
 from sciladm.tasks.forecast import Forecast, from_states, whole_windows
-from sciladm.tasks.run import versions
+from sciladm.tasks.run import machine, versions
 from sciladm.tasks.voice import Voice
 
 
@@ -104,7 +104,7 @@ def attributes(model: Model, data: DataSet, seed: int) -> dict[str, str | int | 
         "synthetic": 1,
         "seed": seed,
         "micro_batch": model.recipe.micro_batch,
-        "device": model.device.type,
+        **machine(model.device),
         "versions": json.dumps(versions(), sort_keys=True),
     }
 
