@@ -249,18 +249,28 @@ def workers(batch: int | None = None, micro_batch: int = 1) -> int:
 
 
 def device(name: str) -> "torch.device":
-    """``auto`` is the GPU if there is one."""
+    """``auto`` is the GPU if there is one; of several, each process of torchrun takes its own."""
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if there else "cpu")
-    kind, _, number = name.partition(":")
-    if (kind, number) == ("cpu", "") or (kind == "cuda" and (not number or number.isdigit())):
-        if kind == "cuda" and int(number or 0) >= there:
-            raise UserError(f"--device {name}: this machine has {there} CUDA devices; try auto")
-        return torch.device(name)
-    raise UserError(f"--device {name}: write auto, cpu, cuda or cuda:N")
+    return torch.device(choose_device(name, there, os.environ.get("LOCAL_RANK")))
+
+
+def choose_device(name: str, there: int, rank: str | None = None) -> str:
+    """Of ``there`` GPUs; ``rank``: the process of this machine, where torchrun started several."""
+    if name == "cpu" or (name == "auto" and not there):
+        return "cpu"
+    kind, _, number = ("cuda" if name == "auto" else name).partition(":")
+    if kind != "cuda" or (number and not number.isdigit()):
+        raise UserError(f"--device {name}: write auto, cpu, cuda or cuda:N")
+    own = number or rank or ""
+    if int(own or 0) >= there:
+        remedy = f"torchrun --nproc-per-node {there}" if there and not number and rank else "auto"
+        raise UserError(
+            f"--device {name}: cuda:{own or 0} is wanted, and this machine has {there} CUDA "
+            f"devices; try {remedy}"
+        )
+    return f"cuda:{own}" if own else "cuda"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

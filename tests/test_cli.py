@@ -195,6 +195,20 @@ def test_lead():
             cli.parse_lead(text, day)
 
 
+def test_each_process_of_torchrun_takes_a_gpu_of_its_own():
+    assert [cli.choose_device("auto", 4, rank) for rank in (None, "0", "3")] == [
+        "cuda", "cuda:0", "cuda:3",
+    ]  # fmt: skip
+    assert cli.choose_device("cuda", 4, "2") == "cuda:2"
+    assert cli.choose_device("cuda:1", 4, "2") == "cuda:1"
+    assert cli.choose_device("auto", 0, "2") == cli.choose_device("cpu", 4, "2") == "cpu"
+    with pytest.raises(UserError, match=r"cuda:4 is wanted.* has 4 .*--nproc-per-node 4"):
+        cli.choose_device("auto", 4, "4")
+    for name in ("auto:1", "cuda:x", "gpu"):
+        with pytest.raises(UserError, match="write auto, cpu, cuda or cuda:N"):
+            cli.choose_device(name, 4)
+
+
 def test_batch_and_device():
     assert cli.parse_batch("auto") is None
     assert cli.parse_batch("12") == 12

@@ -3,18 +3,20 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 
 import sciladm
 from sciladm import evaluate, forecast, train
 from sciladm.conventions import UserError
 from sciladm.data.cards import folder
-from sciladm.tasks import validate
+from sciladm.tasks import cost, validate
 
 RECIPE = str(folder().parent / "recipes" / "own-data.yaml")
 SHORT = [
@@ -178,6 +180,28 @@ def test_what_cannot_be_trained_is_told(mend, settings, message, tmp_path, capsy
     said = capsys.readouterr().err
     assert len(said.strip().splitlines()) == 1 and not (tmp_path / "run").exists(), said
     assert re.search(message, said), said
+
+
+def test_a_run_gone_on_with_elsewhere_is_told(coast, tmp_path, capsys):
+    home, _ = coast
+    run = shutil.copytree(home / "run", tmp_path / "run")
+    facts = json.loads((run / "facts.json").read_text())
+    assert (facts["device"], facts["threads"]) == ("cpu", 1) and facts["versions"]["torch"]
+    (run / "facts.json").write_text(json.dumps(facts | {"device": "cuda"}))
+    assert trained(home / "sea.nc", run) == 0
+    assert "was begun elsewhere (device cuda then, cpu now)" in capsys.readouterr().err
+    assert json.loads((run / "facts.json").read_text())["device"] == "cuda"
+    with drawn(run, tmp_path / "f.zarr") as store:
+        assert (store.attrs["device"], store.attrs["threads"]) == ("cpu", 1)
+
+
+def test_time_on_a_gpu_is_taken_when_it_has_done_its_work(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    for name, times in (("cpu", 0), ("cuda:1", 2)):
+        waited.clear()
+        cost._seconds(lambda: None, torch.device(name))
+        assert waited == times * [torch.device(name)]
 
 
 def test_a_validation_in_short_pieces_is_scored_as_far_as_it_goes(coast, tmp_path):

@@ -25,7 +25,7 @@ def tell(recipe: Recipe, data: DataSet, path: Path, device: torch.device) -> str
     # The statistics do not matter for how long a step takes.
     model = Model(path, recipe, data.fields, _blank(data), device=device)
     block = train[:64]
-    reading = _seconds(lambda: frames.read(block)) / len(block)
+    reading = _seconds(lambda: frames.read(block), torch.device("cpu")) / len(block)
     step = _step(model)
     networks = {
         MEAN: 0.8 * step * recipe.denoiser.mean_steps,
@@ -65,12 +65,18 @@ def _blank(data: DataSet) -> Normaliser:
     )
 
 
-def _seconds(action: Callable[[], object]) -> float:
-    """Of the second time: the first one warms up."""
+def _seconds(action: Callable[[], object], device: torch.device) -> float:
+    """Of the second time, until the device has done it: the first one warms up."""
+
+    def done() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
     action()
-    start = time.perf_counter()
+    start = done()
     action()
-    return time.perf_counter() - start
+    return done() - start
 
 
 def _step(model: Model) -> float:
@@ -88,7 +94,7 @@ def _step(model: Model) -> float:
         sigma = torch.ones(size, device=model.device)
         model.denoiser.loss(r, context, sigma, r).backward()  # type: ignore[no-untyped-call]
 
-    return _on_one_thread(step)
+    return _on_one_thread(step, model.device)
 
 
 def _autoencoder_step(model: Model) -> float:
@@ -104,14 +110,14 @@ def _autoencoder_step(model: Model) -> float:
     def step() -> None:
         model.autoencoder.loss(x, model.statics, noise).backward()  # type: ignore[no-untyped-call]
 
-    return _on_one_thread(step)
+    return _on_one_thread(step, model.device)
 
 
-def _on_one_thread(step: Callable[[], None]) -> float:
+def _on_one_thread(step: Callable[[], None], device: torch.device) -> float:
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _seconds(step)
+        return _seconds(step, device)
     finally:
         torch.set_num_threads(usual)
 
