@@ -29,6 +29,7 @@ from sciladm.diffusion.denoiser import Denoiser
 from sciladm.diffusion.departure import Departure
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import Key, unit_normal
+from sciladm.diffusion.parametrisation import PARAMETRISATIONS
 from sciladm.diffusion.sampler import SAMPLERS, Sampler
 from sciladm.grid import Grid
 from sciladm.nn.linear import LocalLinear
@@ -105,7 +106,9 @@ class Model:
         backbone = self._backbone(drawn + seen, drawn)
         rows, patterns = torch.from_numpy(self.grid.rows()), self.recipe.denoiser.patterns
         departure = Departure(drawn, rows, self.grid.boundaries, patterns)
-        return Denoiser(backbone, mean, departure, self._loss_weight()).to(self.device)
+        said = PARAMETRISATIONS[self.recipe.denoiser.parametrisation]
+        made = Denoiser(backbone, mean, departure, self._loss_weight(), said)
+        return made.to(self.device)
 
     def mean_forecast(self, network: bool) -> MeanForecast:
         """An untrained mean, linear alone or with a ``network``; the seed is the recipe's."""

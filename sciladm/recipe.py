@@ -144,9 +144,16 @@ class Denoiser(Section):
     batch: Positive = Field(default=48, description="windows per step")
     optimiser: Literal["adamw", "muon"] = Field(default="muon", description="muon: larger rates")
     learning_rate: Rate = Field(default=1e-2, description="peak learning rate")
-    sigma_centre: float = Field(default=0.0, description="centre of ln σ in training")
-    sigma_spread: float = Field(
-        default=1.4, gt=0, description="standard deviation of ln σ in training"
+    parametrisation: Literal["edm", "flow", "v", "noise"] = Field(
+        default="edm",
+        description="what the network is trained to say; edm and v start at white Gaussian "
+        "departures and learn the rest, flow and noise have that to learn too",
+    )
+    sigma_centre: float | Literal["auto"] = Field(
+        default="auto", description="centre of ln σ in training; auto: from the data's spectrum"
+    )
+    sigma_spread: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto", description="standard deviation of ln σ in training; auto: the same"
     )
     weighting: float = Field(
         default=0.5,
@@ -155,7 +162,11 @@ class Denoiser(Section):
         description="loss weight of a latent: its decoded variance to this power",
     )
     ema: float = Field(
-        default=0.05, gt=0, lt=0.28, description="width of the weight average, of training"
+        default=0.05,
+        gt=0,
+        lt=0.28,
+        description="width of the weight average, of training; `training.average` makes "
+        "any other afterwards",
     )
 
 

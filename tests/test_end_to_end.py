@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sciladm import forecast, train
+from sciladm.model import Model
+from sciladm.training.average import at_width
 from tests.conftest import QUICK
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +103,19 @@ def test_the_run_folder(tiny_run):
     assert counts["autoencoder"] == 5 and counts["denoiser"] == 20
     steps = [(line["stage"], line["step"]) for line in lines]
     assert steps == [(stage, n) for stage in stages for n in range(counts[stage])]
+
+
+def test_what_training_leaves_for_later(tiny_run):
+    """Noise levels as resolved, and weights averaged with another width that fit the network."""
+    facts = json.loads((tiny_run / "facts.json").read_text())
+    assert abs(facts["sigma_centre"]) < 0.5 and 1.3 < facts["sigma_spread"] < 2
+    backbone = Model.load(tiny_run).denoiser.backbone
+    for width, alike in ((0.05, True), (0.2, False)):
+        weights = at_width(tiny_run, width)
+        assert set(weights) == {name for name, _ in backbone.named_parameters()}
+        same = [torch.allclose(weights[name], p, rtol=2e-3, atol=1e-4)
+                for name, p in backbone.named_parameters()]  # fmt: skip
+        assert all(same) == alike
 
 
 def test_forecast_killed_at_many_calls(tiny_run, tiny_cache, tmp_path):

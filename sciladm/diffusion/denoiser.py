@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sciladm.diffusion.departure import Departure
 from sciladm.diffusion.mean import MeanForecast
+from sciladm.diffusion.parametrisation import EDM, Parametrisation
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,7 @@ class Context:
 
 
 class Denoiser(nn.Module):
-    """D(x, σ, context) = E[r | r + σ n = x], preconditioned as in Karras et al. 2022
-    (arXiv:2206.00364, eq. 7) with σ_data = 1, the standard deviation of r.
+    """D(x, σ, context) = E[r | r + σ n = x], whatever its network is trained to say.
 
     backbone: (batch, channels + features, *space), (batch,) → (batch, channels, *space), where
     features = past + channels (the mean) + forcings + statics. weight: (channels, *space), what
@@ -36,12 +36,18 @@ class Denoiser(nn.Module):
     weight: Tensor
 
     def __init__(
-        self, backbone: nn.Module, base: MeanForecast, departure: Departure, weight: Tensor
+        self,
+        backbone: nn.Module,
+        base: MeanForecast,
+        departure: Departure,
+        weight: Tensor,
+        parametrisation: Parametrisation = EDM,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.base = base
         self.departure = departure
+        self.parametrisation = parametrisation
         self.register_buffer("weight", weight / weight.mean())
 
     def context(self, past: Tensor, forcings: Tensor, statics: Tensor) -> Context:
@@ -63,19 +69,21 @@ class Denoiser(nn.Module):
         """Noisy x (batch, channel, *space) at noise level σ (a number, or (batch,)) → r."""
         level = sigma.to(x) if isinstance(sigma, Tensor) else x.new_full((len(x),), sigma)
         level = level.view(-1, *[1] * (x.ndim - 1))
-        total = 1 + level**2
-        return x / total + level * total.rsqrt() * self._network(x, level, context)
+        return self.parametrisation.denoised(self._network(x, level, context), x, level)
 
     def _network(self, x: Tensor, level: Tensor, context: Context) -> Tensor:
-        seen = torch.cat([x * (1 + level**2).rsqrt(), context.features], dim=1)
-        out: Tensor = self.backbone(seen, level.flatten().log() / 4)
+        seen, time = self.parametrisation.seen(x, level)
+        out: Tensor = self.backbone(torch.cat([seen, context.features], dim=1), time.flatten())
         return out
 
     def loss(self, r: Tensor, context: Context, sigma: Tensor, noise: Tensor) -> Tensor:
-        """Mean over batch, channel and cell of weight · (D − r)² / c_out², the weighting λ(σ)
-        of eq. 8, written for the network's own output; 1 for a network that says 0 (r Gaussian
-        and white)."""
+        """Mean over batch, channel and cell of weight · (F − what F should say)².
+
+        For EDM and v that is weight · (D − r)² over the squared error of the best D for white
+        Gaussian r, which r is but for what there is to learn: 1 at every σ, to begin with. No
+        weighting by σ is left to choose (a learned one was tried: docs/log.md).
+        """
         level = sigma.to(r).view(-1, *[1] * (r.ndim - 1))
-        goal = (level * r - noise) * (1 + level**2).rsqrt()  # (r − c_skip x) / c_out
         got = self._network(r + level * noise, level, context)
+        goal = self.parametrisation.goal(r, noise, level)
         return ((got - goal).square() * self.weight).mean()

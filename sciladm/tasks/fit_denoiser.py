@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sciladm.data.dataset import DataSet
+from sciladm.diffusion.levels import training_levels
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import training_generator, training_sigma
 from sciladm.model import DENOISER, MEAN, Model
@@ -65,6 +66,8 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     _, windows = Windows.of(model, data.splits, "train").apart(own.held)
     denoiser.departure.measure(partial(_departures, model, windows, WINDOWS))
     count = parts(model.device)
+    _fit_levels(model, windows)
+    centre, spread = model.facts["sigma_centre"], model.facts["sigma_spread"]
 
     def step_loss(step: int, part: int) -> Tensor:
         past, forcings, future = _share(model, windows, step, part)
@@ -72,10 +75,9 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
         r = denoiser.white(future, context)
         generator = training_generator(seed, step, f"noise {part}")
         noise = torch.randn(r.shape, generator=generator).to(r.device)
-        sigma = training_sigma(seed, step, own.batch, own.sigma_centre, own.sigma_spread)
+        sigma = training_sigma(seed, step, own.batch, centre, spread)
         return denoiser.loss(r, context, sigma[part::count].to(r.device), noise)
 
-    model.save_facts(sigma_max=_sigma_max(model, windows))
     told = lambda step, loss: report(step / own.steps, f"loss {loss:.3f}")
     widths = average.pair(own.ema)
     loop = _loop(model, denoiser.backbone, step_loss, "denoiser", own.steps, count, told, widths)
@@ -145,14 +147,25 @@ def _missing_spread(model: Model, windows: Windows) -> float:
 
 
 @torch.no_grad()
-def _sigma_max(model: Model, windows: Windows) -> float:
-    """30 √λ, λ the variance of the largest pattern that whitening has left: from there on noise
-    drowns it. The pattern is found in half of the windows and measured in the others. Two digits,
-    so that the last bits of an eigenvalue do not matter."""
-    found = [model.denoiser.departure.whiten(d).flatten(1).cpu()
-             for d in _departures(model, windows, WINDOWS // 8)]  # fmt: skip
-    seen, other = torch.cat(found).chunk(2)
+def _fit_levels(model: Model, windows: Windows) -> None:
+    """Noise levels, of training and of the sampler, become facts of the run: once, so that a
+    resumed run has the very same.
+
+    The sampler starts at 30 √λ, λ the variance of the largest pattern that whitening has left:
+    from there on noise drowns it. The pattern is found in half of the windows and measured in the
+    others. Two digits, so that the last bits of an eigenvalue do not matter."""
+    if "sigma_spread" in model.facts:
+        return
+    departures = _departures(model, windows, WINDOWS // 8)
+    r = torch.cat([model.denoiser.departure.whiten(d).cpu() for d in departures])
+    seen, other = r.flatten(1).chunk(2)
     u = torch.linalg.eigh(seen @ seen.T)[1][:, -1]
     pattern = torch.nn.functional.normalize(seen.T @ u, dim=0)
     largest = max(1.0, float((other @ pattern).square().mean()))
-    return float(f"{30 * math.sqrt(largest):.2g}")
+    own = model.recipe.denoiser
+    centre, spread = training_levels(r)
+    model.save_facts(
+        sigma_max=float(f"{30 * math.sqrt(largest):.2g}"),
+        sigma_centre=centre if own.sigma_centre == "auto" else own.sigma_centre,
+        sigma_spread=spread if own.sigma_spread == "auto" else own.sigma_spread,
+    )
