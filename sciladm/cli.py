@@ -266,10 +266,8 @@ def choose_device(name: str, there: int, rank: str | None = None) -> str:
     own = number or rank or ""
     if int(own or 0) >= there:
         remedy = f"torchrun --nproc-per-node {there}" if there and not number and rank else "auto"
-        raise UserError(
-            f"--device {name}: cuda:{own or 0} is wanted, and this machine has {there} CUDA "
-            f"devices; try {remedy}"
-        )
+        raise UserError(f"--device {name}: cuda:{own or 0} is wanted, and this machine has "
+                        f"{there} CUDA devices; try {remedy}")  # fmt: skip
     return f"cuda:{own}" if own else "cuda"
 
 

@@ -116,10 +116,8 @@ def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path, notes: 
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             unrecorded = 1
-            notes.append(
-                f"The test split was read, and that could not be recorded in the run ({READS}: "
-                f"{error.strerror}): later reports will not count this reading."
-            )
+            notes.append("The test split was read, which could not be recorded in the run "
+                         f"({READS}: {error.strerror}).")  # fmt: skip
     recorded = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return len(recorded) + unrecorded
 
