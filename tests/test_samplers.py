@@ -118,6 +118,17 @@ def test_calibration_at_one_setting(name, steps, worst):
     assert worst / 5 < error < worst
 
 
+def test_few_evaluations_serve_data_with_two_peaks_too():
+    """What makes ten evaluations enough for Gaussian data is no fit to Gaussian data."""
+    noise = torch.special.ndtri((torch.arange(500, dtype=torch.float64) + 0.5) / 500)
+    exact = Multistep(1000, 45.0, 1e-3).sample(two_peaks_denoise, noise)
+    wrong = {
+        steps: float((Multistep(steps, 45.0, 0.15).sample(two_peaks_denoise, noise) - exact)
+                     .abs().mean()) for steps in (8, 10, 18)
+    }  # fmt: skip
+    assert wrong[8] < 0.015 and wrong[10] < 0.01 and wrong[18] < 0.004, wrong
+
+
 def test_langevin_corrections_take_the_bias_away():
     worst = [
         float((spread(Langevin(20, 30.0, 1e-3, count)) - 1).abs().max())

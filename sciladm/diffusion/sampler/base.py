@@ -16,7 +16,8 @@ from torch import Tensor
 Denoise = Callable[[Tensor, float], Tensor]
 Fresh = Callable[[int], Tensor]
 """Draw 1, 2, … of standard normal numbers (batch, channel, *space): always the same numbers for
-the same draw. Whoever calls the sampler owns the labels, so that a draw belongs to its member."""
+the same draw. Whoever calls the sampler owns the labels, so that a draw belongs to its member;
+draw 0 is free for the start. For a device, copy from pinned memory, which does not wait."""
 
 
 def no_fresh(draw: int) -> Tensor:
