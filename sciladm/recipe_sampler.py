@@ -33,7 +33,12 @@ class Sampler(Section):
     sigma_max: float | Literal["auto"] = Field(
         default="auto", description="first σ; auto: 30 √λ_max of the training departures"
     )
-    sigma_min: float = Field(default=0.02, gt=0, description="last σ, in standard deviations")
+    sigma_min: float = Field(
+        default=0.02,
+        gt=0,
+        description="last σ, in standard deviations; multistep goes on from there to 0, the others "
+        "stop and want a tenth of it",
+    )
     memory: float = Field(
         default=0.0,
         ge=0,
