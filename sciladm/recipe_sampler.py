@@ -36,7 +36,7 @@ class Sampler(Section):
     sigma_min: float = Field(
         default=0.02,
         gt=0,
-        description="last σ, in standard deviations; multistep goes on from there to 0, the others "
+        description="last σ, in standard deviations; multistep goes on from it to 0, the others "
         "stop and want a tenth of it",
     )
     memory: float = Field(
