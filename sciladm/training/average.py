@@ -4,9 +4,9 @@ Karras et al. 2024 (arXiv:2312.02696, section 3): the average with power-functio
 
     θ̂(t) = (γ + 1) t^{−γ−1} ∫₀ᵗ τ^γ θ(τ) dτ                                            (eq. 1)
 
-spans a fixed share of training, however long that is. Its width, the standard deviation of the
-profile over t, is √(γ + 1) / ((γ + 2) √(γ + 3)) (eq. 3). Two of them, kept at a few moments, span
-nearly all others at the end (section 3.2).
+spans a fixed share of training, however long that is. With m = γ + 1 its width, the standard
+deviation of the profile over t, is √(m / (m + 2)) / (m + 1) (eq. 123). Two of them, kept at a few
+moments, span nearly all others at the end (section 3.2).
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,11 +31,10 @@ average at widths 0.02, 0.03, 0.04 … 0.2, 0.25 is 2.6 %, 1.0 %, ≤ 0.4 %, 0.8
 
 
 def exponent(width: float) -> float:
-    """γ + 1 of the profile of this width: the root of eq. 3, a cubic in γ."""
+    """m of the profile of this width: the largest root of (m + 1)² (m + 2) = m / width²."""
     if not 0 < width < WIDEST:
         raise ValueError(f"the width of an average must lie in (0, {WIDEST}); got {width:g}")
-    square = width**-2
-    return float(np.roots([1, 7, 16 - square, 12 - square]).real.max()) + 1
+    return float(np.roots([1, 4, 5 - width**-2, 2]).real.max())
 
 
 def pair(width: float) -> tuple[float, float]:
@@ -46,8 +45,8 @@ def pair(width: float) -> tuple[float, float]:
 class Average:
     """Averages of a module's weights, one for each of ``widths``; the first is *the* average.
 
-    θ̂(t) = β θ̂(t − 1) + (1 − β) θ(t), β = (1 − 1/t)^{γ+1} (eq. 2), so that step s counts
-    (s/t)^{γ+1} − ((s − 1)/t)^{γ+1}: the integral of the profile over it, exactly.
+    θ̂(t) = β θ̂(t − 1) + (1 − β) θ(t), β = (1 − 1/t)ᵐ (eq. 2), so that step s counts
+    (s/t)ᵐ − ((s − 1)/t)ᵐ: the integral of the profile over it, exactly.
     """
 
     def __init__(self, module: nn.Module, widths: Sequence[float] = (0.05,)) -> None:
@@ -107,10 +106,10 @@ def combination(
 ) -> NDArray[np.float64]:
     """Coefficients (snapshot,) by which averages (width, step) make that of ``width`` at the end.
 
-    With C(s) = min(s/t, 1)^{γ+1}, what the steps up to s count together, an average is
-    θ(T) − Σ C(s) (θ(s + 1) − θ(s)). Weights walk more than they jitter, so the squares of C's
-    departures are made least, not those of the profiles as in eq. 126 and after: the least error
-    for a random walk. The coefficients add up to 1, as all profiles do.
+    With C(s) = min(s/t, 1)ᵐ, what the steps up to s count together, an average is
+    θ(T) − Σ C(s) (θ(s + 1) − θ(s)). Weights walk more than they jitter, so the squares of what C
+    lacks are made least, not of what the profile lacks (algorithm 3): the least error for weights
+    that walk at random. The coefficients add up to 1, as all profiles do.
     """
     at = np.arange(steps, dtype=np.float64)
     shares = np.stack([np.minimum(at / t, 1) ** exponent(w) for w, t in profiles], axis=1)
