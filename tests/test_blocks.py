@@ -443,3 +443,4 @@ def test_a_store_is_gone_on_with_on_another_machine_and_that_is_told(tmp_path, c
     assert said in caplog.text and len(caplog.records) == 1
     with pytest.raises(UserError, match="seed: 3 there, 4 now"):
         ForecastStore.create_or_resume(path, on("cuda", seed=4))
+    assert len(caplog.records) == 1  # what is refused is not warned of too

@@ -173,17 +173,15 @@ def _same(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
     if there == now:
         return
     (begun, there), (here, now) = _apart(there), _apart(now)
-    if moved := "; ".join(_differences(begun, here)):
-        log.warning("%s was begun elsewhere (%s): members written now may differ a little from "
-                    "those that would have been written there", path, moved)  # fmt: skip
-    differences = list(_differences(there, now))
-    if not differences:
-        return
-    more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
-    raise UserError(
-        f"{path} was made with another configuration: {'; '.join(differences[:5])}{more}. "
-        "Give the same options to resume it, another --out, or --overwrite to replace it"
-    )
+    if differences := list(_differences(there, now)):
+        more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
+        raise UserError(
+            f"{path} was made with another configuration: {'; '.join(differences[:5])}{more}. "
+            "Give the same options to resume it, another --out, or --overwrite to replace it"
+        )
+    moved = "; ".join(_differences(begun, here))
+    log.warning("%s was begun elsewhere (%s): members written now may differ a little from those "
+                "that would have been written there", path, moved)  # fmt: skip
 
 
 def _apart(plan: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
