@@ -57,9 +57,9 @@ def look(folder: Path) -> dict[str, int]:
 
 
 def killed(line: list[str], out: Path, span: float, kills: int, chance: random.Random) -> int:
-    """Run `line` again and again, killed -9: every other time up to a third of `span` seconds after
-    its start, else up to half a second after it writes to `out`; then to its end. → how many were
-    killed before they ended."""
+    """Run `line` again and again, killed -9: every other time up to a third of `span` seconds
+    after its start, else up to half a second after it writes to `out`; then to its end. → how
+    many were killed before they ended."""
     count = 0
     for number in range(kills):
         before, child = look(out), subprocess.Popen(line)
