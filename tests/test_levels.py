@@ -46,3 +46,10 @@ def test_few_samples_do_not_bend_the_spectrum():
     assert spectrum(r).log2().std() < 0.45  # 15 samples measure a variance so well, no better
     assert float(spectrum(r).mean()) == pytest.approx(1, abs=0.02)
     assert training_levels(r) == pytest.approx((0, LONE), abs=0.08)
+
+
+def test_what_never_departs_has_no_level():
+    r = torch.randn(600, 8, 6, 8, generator=torch.Generator().manual_seed(1))
+    r[:, 3] = 0
+    assert training_levels(r) == pytest.approx((0, LONE), abs=0.011)
+    assert all(map(math.isfinite, training_levels(0 * r)))

@@ -14,6 +14,8 @@ from torch import Tensor
 
 WIDER = 1.5
 """Measured (docs/log.md): with 1 the ends stay untrained, 2 is no better."""
+LEAST = 1e-6
+"""Of the largest variance: what varies less, a channel that is constant, has no level."""
 
 
 def spectrum(r: Tensor) -> Tensor:
@@ -31,6 +33,7 @@ def spectrum(r: Tensor) -> Tensor:
 def training_levels(r: Tensor) -> tuple[float, float]:
     """Centre and standard deviation of ln σ for departures r (sample, channel, *space). Two
     digits, so that the last bits of an eigenvalue do not matter."""
-    half = spectrum(r).clamp(min=1e-8).log() / 2
+    variances = spectrum(r).clamp(min=1e-12)
+    half = variances[variances >= LEAST * variances.max()].log() / 2
     spread = WIDER * sqrt(pi**2 / 12 + float(half.var(correction=0)))
     return round(float(half.mean()), 2), round(spread, 2)
