@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -179,14 +179,7 @@ class Model:
     def anomalies(self, values: Array, times: Times) -> Tensor:
         """States (n, channel, *space) in physical units → in standard deviations from
         climatology, 0 where a cell never holds data; UserError where one that does has none."""
-        found = np.where(self.normaliser.valid, self.normaliser.normalise(values, times), 0)
-        if not np.isfinite(found).all():
-            frame, channel, *_ = np.argwhere(~np.isfinite(found))[0]
-            raise UserError(
-                f"{self.fields.names[channel]} at {times[frame]}: no value in "
-                f"{np.sum(~np.isfinite(found[frame, channel]))} cells that have one in the "
-                "training data; fill them, or leave that time out"
-            )
+        found = self.normaliser.whole_anomalies(values, times, self.fields.names)
         return torch.from_numpy(found).to(self.device)
 
     @torch.inference_mode()
@@ -222,24 +215,23 @@ class Model:
         forcings = self.forcings(times).expand(len(past), -1, *self.grid.shape)
         context = self.denoiser.context(past.flatten(1, 2), forcings, self.latent_statics)
         count = context.mean.shape[1]
-        noise = unit_normal(keys, "denoiser", 0, count, self.grid.shape).to(self.device)
+
+        def fresh(draw: int) -> Tensor:
+            normal = unit_normal(keys, "denoiser", draw, count, self.grid.shape)
+            return normal.to(self.device)
+
+        noise, memory = fresh(0), self.recipe.sampler.memory
         if before is not None:
-            memory = self.recipe.sampler.memory
             noise = memory * before + math.sqrt(1 - memory**2) * noise
-        r = self.sampler.sample(lambda x, sigma: self.denoiser(x, sigma, context), noise)
+        r = self.sampler.sample(partial(self.denoiser, context=context), noise, fresh)
         drawn = self.denoiser.clean(r, context)
         return drawn.view(len(past), self.recipe.window.future, -1, *self.grid.shape), noise
 
     def save_statistics(self) -> None:
         """Write labels, statistics and facts."""
-        state = {
-            name: torch.from_numpy(np.array(a)) for name, a in self.normaliser.state().items()
-        }
-        write_tensors(
-            self.path / STATISTICS,
-            state | {"statics": torch.from_numpy(self.fields.statics)},
-            {"fields": self.fields.as_dict()},
-        )
+        arrays = self.normaliser.state() | {"statics": self.fields.statics}
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        write_tensors(self.path / STATISTICS, tensors, {"fields": self.fields.as_dict()})
 
     def save_facts(self, **new: Any) -> None:
         """Add to what the run knows of itself."""

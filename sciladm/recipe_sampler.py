@@ -44,7 +44,7 @@ class Sampler(Section):
         ge=0,
         lt=1,
         description="correlation of a step's noise with that of the step before: what the mean "
-        "gets wrong one day it gets wrong the next",
+        "gets wrong one day it gets wrong the next; fresh noise within a draw forgets it",
     )
     order: Literal[1, 2, 3] | None = Field(
         default=None, description="multistep: order of the predictor (3)"

@@ -82,6 +82,18 @@ class Normaliser:
         """Physical values (n, channel, *space) → anomalies in standard deviations; NaN stays."""
         return (values - self.centre(times)) / self._scale(values.ndim)
 
+    def whole_anomalies(self, values: Array, times: Times, names: Sequence[str]) -> Array:
+        """The same, 0 where a cell never holds data; UserError where one that does has none."""
+        found = np.where(self.valid, self.normalise(values, times), np.float32(0))
+        if not np.isfinite(found).all():
+            frame, channel, *_ = np.argwhere(~np.isfinite(found))[0]
+            raise UserError(
+                f"{names[channel]} at {times[frame]}: no value in "
+                f"{np.sum(~np.isfinite(found[frame, channel]))} cells that have one in the "
+                "training data; fill them, or leave that time out"
+            )
+        return found
+
     def denormalise(self, values: Array, times: Times) -> Array:
         """The inverse of `normalise`."""
         return values * self._scale(values.ndim) + self.centre(times)
