@@ -124,9 +124,7 @@ class TrainedModel:
         """
         return both_ways.interpolate(self.model, ds_a, ds_b, n, evaluations)
 
-    def log_likelihood(
-        self, ds: xr.Dataset, evaluations: int = 64, probes: int = 8
-    ) -> xr.Dataset:
+    def log_likelihood(self, ds: xr.Dataset, evaluations: int = 64, probes: int = 8) -> xr.Dataset:
         """How likely the model finds each state given the states before it in ``ds``.
 
         It is the density of latents, not of fields: nats per latent dimension, by the change of

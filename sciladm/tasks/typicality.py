@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sciladm.conventions import UserError
 from sciladm.data.dataset import open_dataset
@@ -39,7 +38,7 @@ def questions(model: Model) -> tuple[list[str], list[str]]:
     states before."""
     k, names = range(model.recipe.autoencoder.channels), model.fields.names
     bands = spectrum_for(model.grid).wavenumbers
-    alone = [f"residual energy of {name}" for name in names]
+    alone = [f"{part} residual of {name}" for part in ("coarse", "fine") for name in names]
     alone += [f"mean of latent {n}" for n in k] + [f"energy of latent {n}" for n in k]
     alone += ["largest latent"]
     before = ["log likelihood"] + [f"noise energy of latent {n}" for n in k]
@@ -49,24 +48,18 @@ def questions(model: Model) -> tuple[list[str], list[str]]:
 @torch.no_grad()
 def _alone(model: Model, frames: Frames) -> Floats:
     """Answers of every state by itself (time, question)."""
-    area = torch.tensor(model.fields.grid.area, dtype=torch.float32).to(model.device) * model.valid
-    area = area / area.flatten(1).sum(1).view(-1, *[1] * (area.ndim - 1))
-    own = torch.tensor(model.grid.area, dtype=torch.float32).to(model.device)
-    rows = []
+    area = torch.tensor(model.grid.area, dtype=torch.float32).to(model.device)
+    spectrum, rows = spectrum_for(model.fields.grid), []
     for number in np.arange(len(frames.times))[:, None]:
         x = model.anomalies(frames.read(number), frames.times[number])
         z = model.autoencoder.encode(x, model.statics)
-        lost = (x - model.autoencoder.decode(z, model.statics))[0]
-        mean = (z[0] * own).flatten(1).sum(1)
-        parts = [_log_mean(lost.square() * area), mean, _log_mean(z[0].square() * own),
-                 z.abs().max().log()[None]]  # fmt: skip
-        rows.append(torch.cat(parts).double().cpu().numpy())
-    return np.stack(rows)
-
-
-def _log_mean(energy: Tensor) -> Tensor:
-    """Of weighted squares (channel, *space); weights sum to 1."""
-    return energy.flatten(1).sum(1).clamp(min=1e-20).log()
+        lost = x - model.autoencoder.decode(z, model.statics)
+        power = spectrum(lost.where(model.valid, 0.0)[0].cpu().numpy())
+        halves = [half.sum(-1) for half in np.array_split(power, 2, axis=-1)]
+        mean, energy = ((one * area).flatten(1).sum(1) for one in (z[0], z[0].square()))
+        latent = torch.cat([mean, energy.log(), z.abs().max().log()[None]])
+        rows.append(np.concatenate([*np.log(np.maximum(halves, 1e-20)), latent.cpu().numpy()]))
+    return np.stack(rows).astype(np.float64)
 
 
 def _given(model: Model, windows: Windows) -> Floats:
