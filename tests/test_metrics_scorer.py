@@ -223,6 +223,19 @@ def test_intervals_and_pairs_and_shares_over_a_year():
     assert set(same.verdict) == {"no worse"}
 
 
+def test_share_of_skill_beside_exact_members_too():
+    s, rng = scorer(leads=(24.0,)), np.random.default_rng(0)
+    for i in range(20):
+        truth = rng.standard_normal((3, *GRID.shape)).astype("f4")
+        for name, error in (("climatology", 1.0), ("model", 0.6), ("exact", 0.5)):
+            members = truth + error * rng.standard_normal((6, *truth.shape))
+            s.add(name, INIT + i * 6 * DAY, 0, members.astype("f4"), truth)
+    table = tables.score_table(s, resamples=30, seasons=False)
+    assert set(table.forecast[table.metric == "share_of_skill"]) == {"model"}
+    c, f, e = (one(table, forecast=name) for name in ("climatology", "model", "exact"))
+    assert one(table, metric="share_of_skill") == pytest.approx((c - f) / (c - e))
+
+
 def test_share_is_blank_where_perfect_hardly_beats_climatology():
     s = filled(names=("climatology", "model", "perfect"))  # three alike
     assert "share_of_skill" not in set(tables.score_table(s).metric)

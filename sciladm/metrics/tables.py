@@ -23,6 +23,8 @@ SCORES = (
 )  # fmt: skip
 SEASONAL = ("fair_crps", "rmse", "bias", "spread_skill")
 """Metrics that are also given by season of the initial time."""
+ORACLES = ("perfect", "exact")
+"""Ensembles of the truth's own distribution: from the model's own state, or by its law."""
 
 
 def score_table(
@@ -30,19 +32,19 @@ def score_table(
     resamples: int = 1000,
     seasons: bool = True,
     climatology: str = "climatology",
-    perfect: str = "perfect",
 ) -> pd.DataFrame:
     """scores.csv, in physical units; `all` in units of the normaliser.
 
-    share_of_skill is there for every forecast scored beside `climatology` and `perfect`, on
-    the initial times that the three have in common. largest_member is the maximum over cases.
+    share_of_skill is there for every forecast scored beside `climatology` and an oracle, on the
+    initial times that the three have in common. largest_member is the maximum over cases.
     """
     parts: list[pd.DataFrame] = []
+    oracle = next((name for name in ORACLES if name in scorer.forecasts), "")
     for name in scorer.forecasts:
         for lead in range(len(scorer.leads)):
             parts += _forecast_rows(scorer, name, lead, resamples, seasons)
-            if {climatology, perfect} <= set(scorer.forecasts) - {name}:
-                parts += _share_rows(scorer, (climatology, name, perfect), lead, resamples)
+            if {climatology, oracle} <= set(scorer.forecasts) - {name}:
+                parts += _share_rows(scorer, (climatology, name, oracle), lead, resamples)
     if not parts:
         return pd.DataFrame(columns=list(SCORES))
     return pd.concat(parts, ignore_index=True)[list(SCORES)]

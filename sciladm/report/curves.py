@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
+from sciladm.metrics.tables import ORACLES
 from sciladm.report.results import Results
 from sciladm.report.style import BAND, FAINT, INK, few, lead, line, words
 
@@ -157,7 +158,7 @@ def rank_histograms(results: Results, model: str) -> str:
                     own["rank"], own["frequency"], width=0.86, color="#9db8d2", label=words(model)
                 )
                 top = max(own["frequency"].tolist(), default=1.0)
-                for oracle in ("perfect", "exact"):
+                for oracle in ORACLES:
                     null = where[where["forecast"] == oracle].sort_values("rank")
                     if len(null):
                         ax.step(

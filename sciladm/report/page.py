@@ -137,7 +137,8 @@ def _curves(results: Results) -> str:
         "Error by lead",
         f"<figure>{curves.score_curves(results)}</figure>",
         "Fair CRPS of every forecast on the same initial times; lower is better. The band is the "
-        "95 % interval of the model. Perfect: the truth's own distribution, where it is known.",
+        "95 % interval of the model. Perfect or exact: the truth's own distribution, where it is "
+        "known.",
     )
 
 

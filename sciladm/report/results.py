@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from sciladm.report.style import BASELINES, ORACLES
+from sciladm.metrics.tables import ORACLES
+from sciladm.report.style import BASELINES
 
 FILL = -1.0
 """Stands for the empty lead of fills, which do not compare equal to themselves."""

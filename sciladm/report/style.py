@@ -7,7 +7,6 @@ import numpy as np
 
 BAND = (0.9, 1.1)
 """Spread–skill and spectral ratios in here count as calibrated."""
-ORACLES = ("perfect", "exact")
 BASELINES = (
     "climatology", "persistence", "damped_persistence", "linear_inverse_model",
     "dressed_regression", "optimal_interpolation", "eof", "linear",

@@ -130,8 +130,10 @@ def _share(results: Results, model: str) -> Iterable[Sentence]:
         for row in records(rows[rows["lead_hours"].isin(few(rows["lead_hours"].tolist()))]):
             interval = f" [{number(row.low)}, {number(row.high)}]" if row.low == row.low else ""
             parts.append(f"{lead(row.lead_hours)} {number(row.value)}{interval}")
+        there = set(results.scores["forecast"])
+        oracle = "perfect model" if "perfect" in there else "exact ensemble"
         yield Sentence(
-            "plain", f"Share of the perfect model's skill over climatology that {called(model)} "
+            "plain", f"Share of the {oracle}'s skill over climatology that {called(model)} "
             "reaches, mean of headline variables.", "; ".join(parts)
         )  # fmt: skip
 

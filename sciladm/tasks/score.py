@@ -25,7 +25,7 @@ from sciladm.metrics.derived import find_winds
 from sciladm.metrics.regions import regions
 from sciladm.metrics.scorer import Scorer
 from sciladm.metrics.spectrum import spectrum_for
-from sciladm.metrics.tables import paired_table, rank_table, score_table, spectrum_table
+from sciladm.metrics.tables import ORACLES, paired_table, rank_table, score_table, spectrum_table
 from sciladm.model import Model
 from sciladm.tasks.rivals import Ground, fit_rivals, through_autoencoder, trained
 from sciladm.tasks.stores import Forecasts, find_run, open_forecasts, recipe_of
@@ -34,7 +34,6 @@ from sciladm.tasks.voice import Silent, Voice
 
 Array = NDArray[np.float32]
 READS = "test_reads.jsonl"
-PERFECT = "perfect"
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,8 +247,8 @@ def _read_out(
             f"The initial times span {drawn.blocks} independent stretches of time, fewer than "
             f"{FEWEST_BLOCKS}: too few for intervals, so none are given and nothing is judged."
         )
-    judged = [one.name for one in forecasts if one.name != PERFECT]
-    others = [name for name in scorer.forecasts if name not in (PERFECT, "autoencoder")]
+    judged = [one.name for one in forecasts if one.name not in ORACLES]
+    others = [name for name in scorer.forecasts if name not in (*ORACLES, "autoencoder")]
     with voice.progress("tables") as report:
         scores = score_table(scorer)
         report(0.5)

@@ -17,6 +17,7 @@ from sciladm.conventions import UserError, rename_in
 from sciladm.data.blocks import unfinished
 from sciladm.data.fields import Fields
 from sciladm.data.store import open_store
+from sciladm.metrics.tables import ORACLES
 from sciladm.recipe import Recipe
 
 Array = NDArray[np.float32]
@@ -115,8 +116,9 @@ def open_forecasts(paths: Sequence[Path]) -> list[Forecasts]:
     """The stores, each under a name of its own: what it calls itself, its file where two agree."""
     opened = [Forecasts.open(path) for path in paths]
     names = [one.name for one in opened]
-    if "perfect" in names and names.count("perfect") > 1:
-        raise UserError("two of the stores are perfect ensembles; score beside one of them")
+    for oracle in ORACLES:
+        if names.count(oracle) > 1:
+            raise UserError(f"two of the stores are {oracle} ensembles; score beside one of them")
     unique = [replace(o, name=o.path.stem) if names.count(o.name) > 1 else o for o in opened]
     stems = [one.name for one in unique]
     for stem in stems:
