@@ -21,7 +21,7 @@ RIDGE = 0.02
 """Of the linear forecast: less, and its roll-out grows without bound."""
 WINDOWS = 4800
 """Windows that closed forms are fitted on, spread over the split."""
-DRAWN = 96
+DRAWN = 256
 """Windows that ensembles are drawn from to see whether they spread enough."""
 
 
@@ -127,23 +127,27 @@ def _departures(model: Model, windows: Windows, count: int) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def _missing_spread(model: Model, windows: Windows) -> float:
-    """√(squared error of the mean / spread²) of small ensembles drawn from these windows, latents
-    counting as they decode: what a network leaves out that knows its training data too well."""
-    denoiser, members = model.denoiser, 3
+    """√(squared error of the mean / spread²) of pairs drawn from these windows, latents counting
+    as they decode: what a network leaves out that knows its training data too well. Drawn to 1 the
+    more, the less it differs from 1 by more than its standard error (James & Stein)."""
+    denoiser = model.denoiser
     decoded = model.autoencoder.importance().repeat(model.recipe.window.future)
     area = torch.tensor(model.grid.area.ravel(), dtype=torch.float32).to(model.device)
-    error = spread = 0.0
-    for number, (past, forcings, future) in enumerate(_moved(model, windows, DRAWN, DRAWN // 4)):
+    found = []
+    for number, (past, forcings, future) in enumerate(_moved(model, windows, DRAWN, DRAWN // 8)):
         context = denoiser.context(past, forcings, model.latent_statics)
         generator = training_generator(model.recipe.seed, number, "spread")
-        noise = torch.randn(members, *future.shape, generator=generator).to(model.device)
+        noise = torch.randn(2, *future.shape, generator=generator).to(model.device)
         denoise = partial(denoiser, context=context)
-        z = torch.stack([denoiser.clean(model.sampler.sample(denoise, n), context) for n in noise])
-        off = torch.cat([z - z.mean(0), (z.mean(0) - future)[None]]).flatten(3).square()
-        *apart, missed = torch.einsum("mbcn,c,n->m", off, decoded, area).tolist()
-        error += missed
-        spread += (1 + 1 / members) * sum(apart) / (members - 1)
-    return math.sqrt(error / spread)
+        one, two = (denoiser.clean(model.sampler.sample(denoise, n), context) for n in noise)
+        # Of two members: the mean's error, and 3/2 of their variance (ddof 1), which is its size.
+        off = torch.stack([(one + two) / 2 - future, 0.75**0.5 * (one - two)]).flatten(3).square()
+        found.append(torch.einsum("mbcn,c,n->mb", off, decoded, area).cpu())
+    error, spread = torch.cat(found, dim=1).double()
+    ratio = error.sum() / spread.sum()
+    uncertain = (error - ratio * spread).square().sum() / spread.sum() ** 2
+    kept = (1 - uncertain / (ratio - 1).square()).clamp(min=0)
+    return math.sqrt(1 + float(kept * (ratio - 1)))
 
 
 @torch.no_grad()
