@@ -18,8 +18,9 @@ DAY = np.timedelta64(1, "D")
 
 
 @pytest.fixture
-def trained(tiny_run, tiny_cache):
-    return sciladm.load(tiny_run)
+def trained(tiny_run, tiny_cache, tmp_path):
+    """A copy: typicality keeps its answers in the run's folder, which other tests compare."""
+    return sciladm.load(shutil.copytree(tiny_run, tmp_path / "run"))
 
 
 def states(model, cache, split="test", days=None):
