@@ -127,8 +127,8 @@ def _departures(model: Model, windows: Windows, count: int) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def _missing_spread(model: Model, windows: Windows) -> float:
-    """√(squared error of the mean / spread²) of pairs drawn from these windows, latents counting
-    as they decode: what a network leaves out that knows its training data too well. Drawn to 1 the
+    """√(variance there is / variance drawn), from pairs for these windows, latents counting as
+    they decode: what a network leaves out that knows its training data too well. Drawn to 1 the
     more, the less it differs from 1 by more than its standard error (James & Stein)."""
     denoiser = model.denoiser
     decoded = model.autoencoder.importance().repeat(model.recipe.window.future)
@@ -140,12 +140,12 @@ def _missing_spread(model: Model, windows: Windows) -> float:
         noise = torch.randn(2, *future.shape, generator=generator).to(model.device)
         denoise = partial(denoiser, context=context)
         one, two = (denoiser.clean(model.sampler.sample(denoise, n), context) for n in noise)
-        # Of two members: the mean's error, and 3/2 of their variance (ddof 1), which is its size.
-        off = torch.stack([(one + two) / 2 - future, 0.75**0.5 * (one - two)]).flatten(3).square()
+        off = torch.stack([(one + two) / 2 - future, (one - two) / 2]).flatten(3).square()
         found.append(torch.einsum("mbcn,c,n->mb", off, decoded, area).cpu())
-    error, spread = torch.cat(found, dim=1).double()
-    ratio = error.sum() / spread.sum()
-    uncertain = (error - ratio * spread).square().sum() / spread.sum() ** 2
+    error, half = torch.cat(found, dim=1).double()  # half the variance drawn, in the error too
+    there, spread = error - half, 2 * half
+    ratio = (there.sum() / spread.sum()).clamp(min=1e-2)
+    uncertain = (there - ratio * spread).square().sum() / spread.sum() ** 2
     kept = (1 - uncertain / (ratio - 1).square()).clamp(min=0)
     return math.sqrt(1 + float(kept * (ratio - 1)))
 
