@@ -125,14 +125,8 @@ class Denoiser(Section):
     mean_steps: int = Field(
         default=800,
         ge=0,
-        description="optimiser steps of the mean that draws depart from; 0: linear",
-    )
-    held: float = Field(
-        default=0.0,
-        ge=0,
-        le=0.5,
-        description="share of the training windows that the mean does not see: the denoiser then "
-        "learns departures as large as they will be; 0: both see all",
+        description="optimiser steps of the network that says what is expected and how far frames "
+        "may depart from it; 0: linear, and always as far",
     )
     patterns: int = Field(
         default=512,

@@ -196,6 +196,24 @@ def test_residual_draws_have_the_fitted_covariance():
         assert not ((a - size * torch.eye(12)).abs() < error).all()  # the negative control
 
 
+def test_residual_is_as_large_in_each_cell_as_it_was_there():
+    """One column of a group is lost three times as much; some of it is told after 400 states."""
+    patches = Patches(SPHERE.shape, SPHERE.boundaries, 2)
+    residual = ResidualCovariance(patches, 3, torch.arange(4)[:, None].expand(4, 8), rank=3)
+
+    def lost(n, seed):
+        cells = residual_world(n, [1], seed)
+        cells[..., 5] *= 3
+        return cells
+
+    residual.fit([patches.join(lost(4000, 0))])
+    gen = torch.Generator().manual_seed(3)
+    drawn = patches.split(residual.draw(torch.randn(2000, residual.numbers, 4, 8, generator=gen)))
+    want = patches.split(patches.join(lost(2000, 1))).std((0, 1))
+    torch.testing.assert_close(drawn.std((0, 1)), want, rtol=0.08, atol=0)
+    assert (want[:, 5] / want[:, 4] > 2.5).all()
+
+
 def test_residual_variances_are_exact_and_small_groups_are_pooled():
     patches = Patches(REGION.shape, REGION.boundaries, 4)
     groups = torch.zeros(patches.cells, dtype=torch.int64)

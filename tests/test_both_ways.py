@@ -105,7 +105,7 @@ def test_likelihood_is_that_of_a_gaussian_where_the_network_says_nothing(trained
             forcings = model.forcings(days.time.values[[n]])[None]
             context = model.denoiser.context(z[[n - 1]], forcings, model.latent_statics)
             unit = torch.eye(context.mean[0].numel()).view(-1, *context.mean.shape[1:])
-            root = model.denoiser.departure.colour(unit).flatten(1).double()
+            root = (model.denoiser.clean(unit, context) - context.mean).flatten(1).double()
             off = (z[[n]] - context.mean).flatten().double()
             covariance = root.T @ root
             law = torch.distributions.MultivariateNormal(torch.zeros_like(off), covariance)

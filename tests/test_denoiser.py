@@ -192,7 +192,7 @@ def test_mean_adds_its_network_in_units_of_what_the_linear_map_leaves():
     statics = torch.zeros(1, 4, 6)
     mean = MeanForecast(LocalLinear(3, 2, ROWS, BOUNDARIES, 1), Shift())
     mean.linear.fit([(past, forcing, target)])
-    got = mean(past, forcing, statics.expand(600, 1, 4, 6))
+    got, _ = mean(past, forcing, statics.expand(600, 1, 4, 6))
     left = mean.linear.left()
     torch.testing.assert_close(got, mean.linear(past, forcing) + left)
     loss = mean.loss(past, forcing, statics.expand(600, 1, 4, 6), target)

@@ -27,8 +27,9 @@ LEADS = np.array([24, 48]) * np.timedelta64(3_600_000_000_000, "ns")
 ONLY = {"evaluation.baselines": ["climatology"]}
 SMALL = {
     "autoencoder": {"channels": 8, "blocks": 0, "steps": 2, "residual_rank": 4},
-    "denoiser": {"widths": [8], "blocks": 1, "attention": False, "steps": 3, "batch": 8},
-}
+    "denoiser": {"widths": [8], "blocks": 1, "attention": False, "mean_steps": 4, "steps": 3,
+                 "batch": 8},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -318,7 +319,7 @@ def test_a_run_brings_its_autoencoder_and_its_regression(
     changes = {"evaluation.baselines": ["climatology", "dressed_regression"]}
     scored = score([store], changes=changes, voice=voice)
     assert {"autoencoder", "dressed_regression"} <= set(scored.scores["forecast"])
-    assert any("3 steps of 8 windows" in text for text in voice.said)
+    assert any(" 7 steps of 8 windows" in text for text in voice.said)
     assert value(scored, "fair_crps", "autoencoder") < value(scored, "fair_crps", "climatology")
     assert scored.provenance["test_reads"] == 1
     kept = (run / "regression.safetensors").read_bytes()

@@ -7,18 +7,23 @@ from torch import Tensor, nn
 
 from sciladm.autoencoder.patches import Patches
 
+ENOUGH = 200
+"""States at which a cell's own variance counts as much as that of its group."""
+
 
 class ResidualCovariance(nn.Module):
     """What decode(encode(x)) leaves of x, as a Gaussian per patch: low rank plus diagonal.
 
     C = L Lᵀ + diag(d) for each group of latent cells (latitudes, say), L the leading `rank`
-    eigenvectors and d what they leave of the diagonal, so that every variance is exact. Fitted on
+    eigenvectors and d what they leave of the diagonal, so that every variance is exact; then
+    stretched number by number, since coasts lose more than the open sea. Fitted on
     validation data: on training data the residual is too small. Neighbouring patches are
     independent. Until fitted it is zero.
     """
 
     low: Tensor
     rest: Tensor
+    stretch: Tensor
     groups: Tensor
 
     def __init__(self, patches: Patches, channels: int, groups: Tensor, rank: int = 24) -> None:
@@ -29,6 +34,7 @@ class ResidualCovariance(nn.Module):
         self.register_buffer("groups", groups)
         self.register_buffer("low", torch.zeros(n, size, self.rank))
         self.register_buffer("rest", torch.zeros(n, size))
+        self.register_buffer("stretch", torch.ones(size, groups.numel()))
 
     @property
     def numbers(self) -> int:
@@ -43,8 +49,11 @@ class ResidualCovariance(nn.Module):
         flat = self.groups.flatten().cpu()
         total = torch.zeros(n, size, size, dtype=torch.float64)
         count = torch.zeros(n, dtype=torch.float64)
+        square, states = torch.zeros(size, len(flat), dtype=torch.float64), 0
         for residual in residuals:
             cells = self.patches.split(residual).flatten(2).double().cpu()
+            square += cells.square().sum(0)
+            states += len(cells)
             for group in range(n):
                 rows = cells[:, :, flat == group].transpose(1, 2).flatten(0, 1)
                 total[group] += rows.T @ rows
@@ -57,6 +66,9 @@ class ResidualCovariance(nn.Module):
             low = vectors[:, -self.rank :] * values[-self.rank :].clamp(min=0).sqrt()
             self.low[group] = low.float()
             self.rest[group] = (covariance.diagonal() - low.square().sum(1)).clamp(min=0).float()
+            here, expected = flat == group, states * covariance.diagonal()[:, None]
+            grown = (square[:, here] / expected.clamp(min=1e-12)).clamp(min=1e-6)
+            self.stretch[:, here] = (grown ** (states / (states + ENOUGH) / 2)).float()
 
     def draw(self, normal: Tensor) -> Tensor:
         """Standard normal (batch, numbers, *cells) → residual fields (batch, channel, *space)."""
@@ -67,4 +79,5 @@ class ResidualCovariance(nn.Module):
         for group in range(len(self.low)):
             here = flat == group
             out[:, :, here] += self.low[group] @ shared[:, :, here]
+        out = out * self.stretch
         return self.patches.join(out.reshape(len(out), -1, *normal.shape[2:]))

@@ -1,7 +1,8 @@
 """E[clean | noisy, context], and what it is trained on.
 
 The network never sees the target z itself but its whitened departure r from what is expected:
-z = mean(context) + S r. Noise, sampler and guidance work on r, whose covariance is 1.
+z = mean(context) + scale(context) · S r. Noise, sampler and guidance work on r, whose covariance
+is 1.
 """
 
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from sciladm.diffusion.parametrisation import EDM, Parametrisation
 class Context:
     """All that is known, computed once per sampler call.
 
-    mean: (batch, channel, *space); features: (batch, feature, *space).
+    mean: (batch, channel, *space); features: (batch, feature, *space); scale: how far frames may
+    depart from the mean this time, (batch, channel, *space), or 1 where that is always the same.
     """
 
     mean: Tensor
     features: Tensor
+    scale: Tensor | float = 1.0
 
 
 class Denoiser(nn.Module):
@@ -54,16 +57,22 @@ class Denoiser(nn.Module):
         """Latents of known frames (batch, past, *space), forcings at the valid time (batch,
         forcing, *space), statics (static, *space) or with a batch, all on the latent grid."""
         statics = statics.expand(len(past), *statics.shape[-past.ndim + 1 :])
-        mean = self.base(past, forcings, statics)
-        return Context(mean, torch.cat([past, mean, forcings, statics], dim=1))
+        mean, scale = self.base(past, forcings, statics)
+        features = torch.cat([past, mean, forcings, statics], dim=1)
+        return Context(mean, features, 1.0 if scale is None else scale)
 
     def white(self, z: Tensor, context: Context) -> Tensor:
         """z → r."""
-        return self.departure.whiten(z - context.mean)
+        return self.departure.whiten((z - context.mean) / context.scale)
 
     def clean(self, r: Tensor, context: Context) -> Tensor:
         """r → z."""
-        return context.mean + self.departure.colour(r)
+        return context.mean + context.scale * self.departure.colour(r)
+
+    def log_volume(self, context: Context) -> Tensor:
+        """ln of the volume that `clean` gives to a unit of r (batch,), float64."""
+        scale = torch.as_tensor(context.scale).to(context.mean).expand_as(context.mean)
+        return scale.flatten(1).double().log().sum(1) + self.departure.log_det()
 
     def forward(self, x: Tensor, sigma: Tensor | float, context: Context) -> Tensor:
         """Noisy x (batch, channel, *space) at noise level σ (a number, or (batch,)) → r."""

@@ -48,9 +48,10 @@ def together(denoiser: Denoiser, context: Context, other: Context) -> Pair:
     """One network in two contexts: one evaluation of twice the batch.
 
     x is a whitened departure from what ``context`` expects. As a departure from what ``other``
-    expects it lies elsewhere by S⁻¹ of the difference, with the same noise.
+    expects it lies elsewhere by S⁻¹ of the difference, with the same noise. Departures are as
+    large in both as ``context`` has them: noise that is white in one would not be so in the other.
     """
-    shift = denoiser.departure.whiten(context.mean - other.mean)
+    shift = denoiser.white(context.mean, Context(other.mean, other.features, context.scale))
     zero = torch.zeros_like(shift)
     offset = torch.cat([zero, shift])
     both = Context(

@@ -140,7 +140,7 @@ class Part:
         asked = axes(shape, white) if exact else signs(keys, probes, shape[0], shape[1:])
         denoise = partial(denoiser, context=self.context)
         each, noise = log_density(denoise, white, flow, asked.to(white))
-        found = (each.mean(0) - denoiser.departure.log_det()) / count
+        found = (each.mean(0) - denoiser.log_volume(self.context)) / count
         unsure = torch.full_like(found, 0.0 if exact else torch.nan)
         if not exact and probes > 1:
             unsure = each.std(0) / probes**0.5 / count

@@ -1,4 +1,4 @@
-"""What is expected, then what departs from it: the two networks of a forecast."""
+"""What is expected, then how frames depart from it: the two networks of a forecast."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -31,8 +31,8 @@ def parts(device: torch.device) -> int:
 
 
 def fit_mean(model: Model, data: DataSet, report: Report) -> None:
-    """The mean that draws depart from, and how far training departs from it."""
-    windows, _ = Windows.of(model, data.splits, "train").apart(model.recipe.denoiser.held)
+    """The mean that draws depart from, and how far they may."""
+    windows = Windows.of(model, data.splits, "train")
     mean = model.denoiser.base
     train_mean(model, mean, windows, model.recipe.denoiser.mean_steps, "mean", report)
     model.save_part(MEAN, mean=mean)
@@ -60,10 +60,10 @@ def train_mean(
 
 
 def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
-    """The network that draws departures, from windows that the mean has not seen where some were
-    held back from it; their size is then taken from validation, which nothing has seen."""
+    """The network that draws departures. Those of training have the shape of what will come, but
+    the mean knows its answers, so they are a little small: their size is taken from validation."""
     own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
-    _, windows = Windows.of(model, data.splits, "train").apart(own.held)
+    windows = Windows.of(model, data.splits, "train")
     denoiser.departure.measure(partial(_departures, model, windows, WINDOWS))
     count = parts(model.device)
     _fit_levels(model, windows)
@@ -120,9 +120,11 @@ def _moved(model: Model, windows: Windows, count: int, size: int = 256) -> Itera
 
 @torch.no_grad()
 def _departures(model: Model, windows: Windows, count: int) -> Iterator[Tensor]:
-    """How far frames depart from what is expected (batch, channel, *space)."""
+    """How far frames depart from what is expected, as a share of how far they may this time
+    (batch, channel, *space)."""
     for past, forcings, future in _moved(model, windows, count):
-        yield future - model.denoiser.context(past, forcings, model.latent_statics).mean
+        context = model.denoiser.context(past, forcings, model.latent_statics)
+        yield (future - context.mean) / context.scale
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
 """The dressed regression: what the same networks earn without diffusion.
 
-The mean that draws depart from, given all the steps that mean and denoiser had together, rolled
-out without noise, decoded without residual and dressed with whole validation errors: if diffusion
-does not beat it, diffusion earned nothing.
+The network of the mean, trained for nothing but the mean (least squares), given all the steps that
+mean and denoiser had together, rolled out without noise, decoded without residual and dressed
+with whole validation errors: if diffusion does not beat it, diffusion earned nothing.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class RolledOut:
             done = len(frames) - window.past
             times = later(init_time, (done + 1 + np.arange(window.future)) * step)
             past = torch.cat(frames[-window.past :])[None]
-            z = self.network(past, model.forcings(times)[None], model.latent_statics[None])
+            z, _ = self.network(past, model.forcings(times)[None], model.latent_statics[None])
             frames += list(z[0].chunk(window.future))
         chosen = [window.past - 1 + int(lead / step) for lead in leads]
         latents = torch.stack([frames[n] for n in chosen])
@@ -59,7 +59,7 @@ class RolledOut:
 
 def train_regression(model: Model, data: DataSet, voice: Voice) -> MeanForecast:
     """The regression of a run: trained the first time, kept in the run's folder."""
-    network = model.mean_forecast(network=True).to(model.device)
+    network = model.mean_forecast(answers=1).to(model.device)
     if not (model.path / REGRESSION).exists():
         if not (model.path / LATENTS).exists():
             raise UserError(

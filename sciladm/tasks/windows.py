@@ -1,7 +1,7 @@
 """Windows of latents, ready for the denoiser: known frames, forcings, frames to draw."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,8 +14,6 @@ from sciladm.data.windows import batch_indices, window_starts
 from sciladm.latents import open_latents
 from sciladm.model import Model
 
-STRETCHES = 40
-"""Of a split, when part of it is held back."""
 Batch = tuple[Tensor, Tensor, Tensor]
 """Known frames (n, past·k, *cells), forcings (n, f, *cells), frames to draw (n, future·k, …)."""
 
@@ -41,21 +39,6 @@ class Windows:
         latents = torch.from_numpy(store["latent"].values)
         forcings = torch.from_numpy(model.fields.forcings(times, model.grid))
         return cls(times, latents, forcings, frames, model.recipe.window.past)
-
-    def apart(self, share: float) -> tuple["Windows", "Windows"]:
-        """Most of the windows, and the others: every so many stretches of time, ``share`` of all.
-        With share 0 both are the whole."""
-        if not share:
-            return self, self
-        stretches = np.array_split(self.frames, STRETCHES)
-        held = np.diff(np.floor(np.arange(STRETCHES + 1) * share)) > 0
-        one, other = (
-            np.concatenate(
-                [part for part, out in zip(stretches, held, strict=True) if out == side]
-            )
-            for side in (False, True)
-        )
-        return replace(self, frames=one), replace(self, frames=other)
 
     def __len__(self) -> int:
         return len(self.frames)
