@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -73,7 +74,8 @@ class Server:
                 kind = outer.trouble(self.path, attempt)
                 file = outer.folder / self.path.lstrip("/")
                 if kind == "reset":
-                    self.connection.close()
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
                     return
                 if kind == "slow":
                     time.sleep(1.6)
