@@ -58,7 +58,7 @@ class ResidualCovariance(nn.Module):
                 rows = cells[:, :, flat == group].transpose(1, 2).flatten(0, 1)
                 total[group] += rows.T @ rows
                 count[group] += len(rows)
-        pooled = total.sum(0) / count.sum()
+        pooled, stretch = total.sum(0) / count.sum(), torch.ones_like(square)
         for group in range(n):
             own = count[group] >= 8 * size
             covariance = total[group] / count[group] if own else pooled
@@ -68,7 +68,8 @@ class ResidualCovariance(nn.Module):
             self.rest[group] = (covariance.diagonal() - low.square().sum(1)).clamp(min=0).float()
             here, expected = flat == group, states * covariance.diagonal()[:, None]
             grown = (square[:, here] / expected.clamp(min=1e-12)).clamp(min=1e-6)
-            self.stretch[:, here] = (grown ** (states / (states + ENOUGH) / 2)).float()
+            stretch[:, here] = grown ** (states / (states + ENOUGH) / 2)
+        self.stretch.copy_(stretch)
 
     def draw(self, normal: Tensor) -> Tensor:
         """Standard normal (batch, numbers, *cells) → residual fields (batch, channel, *space)."""
