@@ -101,7 +101,7 @@ class Model:
     @cached_property
     def denoiser(self) -> Denoiser:
         """E[frames | noisy frames, context]."""
-        mean = self.mean_forecast(2 if self.recipe.denoiser.mean_steps else 0)
+        mean = self.mean_forecast(self.recipe.denoiser.mean_steps, says_scale=True)
         seen, drawn = self._channels
         backbone = self._backbone(drawn + seen, drawn)
         rows, patterns = torch.from_numpy(self.grid.rows()), self.recipe.denoiser.patterns
@@ -110,9 +110,9 @@ class Model:
         made = Denoiser(backbone, mean, departure, self._loss_weight(), said)
         return made.to(self.device)
 
-    def mean_forecast(self, answers: int) -> MeanForecast:
-        """An untrained mean, whose network gives so many answers: 0, there is none; 1, the mean;
-        2, also how far frames depart from it. The seed is the recipe's."""
+    def mean_forecast(self, steps: int, says_scale: bool) -> MeanForecast:
+        """An untrained mean, with a network if there will be steps to train it, which says how
+        far frames may depart from it, or not. The seed is the recipe's."""
         torch.manual_seed(self.recipe.seed + 1)
         (seen, drawn), window = self._channels, self.recipe.window
         known, forced = window.past * drawn // window.future, window.future * self._forcing_count
@@ -120,8 +120,9 @@ class Model:
             known, drawn, torch.from_numpy(self.grid.rows()), self.grid.boundaries, extra=forced,
             local=self.recipe.denoiser.local,
         )  # fmt: skip
-        network = self._backbone(seen, answers * drawn) if answers else None
-        return MeanForecast(linear, network)
+        outputs = drawn * (2 if says_scale else 1)
+        network = self._backbone(seen, outputs) if steps else None
+        return MeanForecast(linear, network, says_scale)
 
     @property
     def _channels(self) -> tuple[int, int]:

@@ -117,7 +117,7 @@ class Exact(nn.Module):
 
 
 def make(backbone, past=3):
-    base = MeanForecast(LocalLinear(past, 2, ROWS, BOUNDARIES, 1), None)
+    base = MeanForecast(LocalLinear(past, 2, ROWS, BOUNDARIES, 1), None, False)
     return Denoiser(backbone, base, Departure(2, ROWS, BOUNDARIES, 512), torch.ones(2, 4, 6))
 
 
@@ -190,7 +190,7 @@ class Shift(nn.Module):
 def test_mean_adds_its_network_in_units_of_what_the_linear_map_leaves():
     past, forcing, target, _ = linear_world(600, 0)
     statics = torch.zeros(1, 4, 6)
-    mean = MeanForecast(LocalLinear(3, 2, ROWS, BOUNDARIES, 1), Shift())
+    mean = MeanForecast(LocalLinear(3, 2, ROWS, BOUNDARIES, 1), Shift(), False)
     mean.linear.fit([(past, forcing, target)])
     got, _ = mean(past, forcing, statics.expand(600, 1, 4, 6))
     left = mean.linear.left()

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from sciladm.autoencoder.patch import PatchAutoencoder
+from sciladm.diffusion.departure import Departure
 from sciladm.diffusion.sampler import Heun, Multistep
+from sciladm.grid import Axis, Grid
+from sciladm.recipe_sampler import Sampler
 from sciladm.simulate.gaussian import GaussianWorld
 
 PATCH, KEPT = 4, 4
 """Cells a side of a patch, and components kept of its 16 numbers."""
-DEFAULT = lambda top: Multistep(40, top, 5e-3)
+FINE = lambda top: Multistep(40, top, 5e-3)
 HEUN = lambda top: Heun(20, top, 5e-3)  # the same number of evaluations
+DEFAULT = lambda top: Multistep(Sampler().steps, top, Sampler().sigma_min)
 
 
 @dataclass
@@ -39,24 +44,36 @@ class Normal:
 
 
 @pytest.fixture(scope="module")
-def forecast():
+def today():
+    return GaussianWorld.tiny().climate.sample(np.random.default_rng(0), 300)
+
+
+@pytest.fixture(scope="module")
+def forecast(today):
     """How tomorrow departs from what is expected of it."""
-    world = GaussianWorld.tiny()
-    today = world.climate.sample(np.random.default_rng(0), 1)[0]
-    return Normal(world.predictive(today, 1.0).covariance.dense())
+    return Normal(GaussianWorld.tiny().predictive(today[0], 1.0).covariance.dense())
 
 
-def components(covariance):
-    """E (latent, cell): the leading principal components of each patch, one patch like another."""
-    rows, columns = 16 // PATCH, 32 // PATCH
-    cells = np.arange(16 * 32).reshape(rows, PATCH, columns, PATCH).transpose(0, 2, 1, 3)
-    cells = cells.reshape(rows * columns, -1)
-    mean = np.mean([covariance[np.ix_(c, c)] for c in cells], axis=0)
-    basis = np.linalg.eigh(mean)[1][:, -KEPT:].T
-    encoder = np.zeros((rows * columns * KEPT, covariance.shape[0]))
-    for n, own in enumerate(cells):
-        encoder[n * KEPT : (n + 1) * KEPT, own] = basis
-    return encoder
+def matrix(change, shape):
+    """(in, out) of a function of (batch, *shape) that is linear but for a constant."""
+    zero = torch.zeros(1, *shape)
+    unit = torch.eye(zero.numel()).view(-1, *shape)
+    return (change(unit) - change(zero)).flatten(1).double().numpy()
+
+
+def drawn(sampler, covariance, shape, ends):
+    """Covariance of what the package draws of departures with ``covariance``: whitened as it is
+    fitted, sampled there with the exact denoiser, coloured again."""
+    root = Normal(covariance)
+    exact = (root.values.clip(min=0) * len(covariance)) ** 0.5 * root.vectors
+    samples = torch.from_numpy(exact.T).float().view(-1, *shape)
+    rows = torch.arange(shape[1])[:, None].expand(shape[1:])
+    departure = Departure(shape[0], rows, ends, 512)
+    departure.measure(lambda: [torch.cat([samples, -samples])] * 20)
+    to, back = matrix(departure.whiten, shape), matrix(departure.colour, shape)
+    white = Normal(to.T @ covariance @ to)
+    assert white.values.max() < 1.5 and white.values.min() > 0.5
+    return back.T @ white.drawn(sampler) @ back
 
 
 def off(drawn, true):
@@ -69,20 +86,33 @@ def off(drawn, true):
 
 
 def test_moments_in_grid_space(forecast):
-    assert max(off(forecast.drawn(DEFAULT), forecast.covariance)) < 2e-3
+    assert max(off(forecast.drawn(FINE), forecast.covariance)) < 2e-3
     assert min(off(forecast.drawn(HEUN), forecast.covariance)) > 1e-2
 
 
-def test_moments_through_a_linear_autoencoder(forecast):
-    """z = E x; back by least squares, what that leaves drawn beside it."""
-    true, encoder = forecast.covariance, components(forecast.covariance)
-    crossed = true @ encoder.T
-    latent = Normal(encoder @ crossed)
-    decoder = np.linalg.solve(latent.covariance, crossed.T).T
-    residual = true - decoder @ crossed.T
-    drawn = latent.drawn(DEFAULT)
-    assert max(off(drawn, latent.covariance)) < 2e-3
-    decoded = decoder @ drawn @ decoder.T
-    assert max(off(decoded + residual, true)) < 2e-3
-    lost = off(decoded, true)  # without the residual, members are too alike
+ENDS = ("periodic", "periodic")
+
+
+def test_moments_in_grid_space_as_the_package_draws(forecast):
+    found = drawn(DEFAULT, forecast.covariance, (1, 16, 32), ENDS)
+    assert max(off(found, forecast.covariance)) < 2e-3
+
+
+def test_moments_through_a_linear_autoencoder(forecast, today):
+    """What is drawn, decoded, beside what the right latents decode to."""
+    axes = [Axis(name, np.arange(float(n)), "periodic") for name, n in (("y", 16), ("x", 32))]
+    auto = PatchAutoencoder(Grid(axes, "plane"), 1, 0, KEPT, PATCH, blocks=0, bound=1e6)
+    auto.fit_linear([torch.from_numpy(today).float()])
+    statics = torch.zeros(0, 16, 32)
+    shape = (KEPT, 16 // PATCH, 32 // PATCH)
+    encoder = matrix(lambda x: auto.encode(x, statics), (1, 16, 32))
+    decoder = matrix(lambda z: auto.decode(z, statics), shape)
+    latent = encoder.T @ forecast.covariance @ encoder
+    left = np.eye(512) - encoder @ decoder
+    residual = left.T @ forecast.covariance @ left
+    found = drawn(DEFAULT, latent, shape, ENDS)
+    assert max(off(found, latent)) < 2e-3
+    right, decoded = (decoder.T @ z @ decoder + residual for z in (latent, found))
+    assert max(off(decoded, right)) < 2e-3
+    lost = off(decoded - residual, right)  # without the residual, members are too alike
     assert lost[0] > 0.5 and lost[1] > 0.02

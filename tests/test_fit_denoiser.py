@@ -1,10 +1,10 @@
-"""The last word on an ensemble's spread."""
+"""What departures are, and the last word on an ensemble's spread."""
 
 import pytest
 import torch
 
 from sciladm.model import Model
-from sciladm.tasks.fit_denoiser import _missing_spread
+from sciladm.tasks.fit_denoiser import _departures, _missing_spread
 from sciladm.tasks.windows import Windows
 
 
@@ -18,3 +18,17 @@ def test_missing_spread_is_found_in_draws(tiny_run, tiny, tiny_cache, narrow):
     again = _missing_spread(model, held)
     assert abs(found * narrow - 1) < 0.5 and abs(again - 1) < 0.25
     assert torch.isfinite(model.denoiser.departure.std).all()
+
+
+def test_departures_are_shares_of_the_scale_and_whiten(tiny_run, tiny, tiny_cache):
+    model = Model.load(tiny_run)
+    windows, denoiser = Windows.of(model, tiny.data.splits, "train"), model.denoiser
+    for weights in denoiser.base.network.leave[-1].parameters():
+        weights.mul_(200)  # so few steps of training have hardly moved them
+    past, forcings, future = next(iter(windows.spread(64, 64)))
+    context = denoiser.context(past, forcings, model.latent_statics)
+    assert (context.scale.std(0) / context.scale.mean(0)).mean() > 0.05
+    (d,) = _departures(model, windows, 64)
+    torch.testing.assert_close(context.mean + context.scale * d, future)
+    denoiser.departure.measure(lambda: [d])
+    assert abs(float(denoiser.white(future, context).square().mean()) - 1) < 0.2

@@ -1,5 +1,7 @@
 """Guided denoisers, against closed forms of what guidance does to Gaussians."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,15 +78,16 @@ class Linear(nn.Module):
 def contexts(n, shape):
     generator = torch.Generator().manual_seed(3)
     draw = lambda k: torch.randn(n, k, *shape, generator=generator)
-    return Context(draw(2), draw(3)), Context(draw(2), draw(3))
+    return [Context(draw(2), draw(2).exp(), draw(3)) for _ in range(2)]
 
 
 def test_two_contexts_in_one_evaluation():
     shape, ends = (4, 6), ("pole", "periodic")
-    departure = measured(world(500, shape, 0), shape, ends)
+    departure = measured(world(500, shape, 0) + 0.5, shape, ends)
     backbone = Linear(2 + 3, 2)
     denoiser = Denoiser(backbone, nn.Identity(), departure, torch.ones(2, *shape))
     here, there = contexts(5, shape)
+    scaled = replace(there, scale=here.scale)
     x = torch.randn(5, 2, *shape, generator=torch.Generator().manual_seed(4))
     pair = together(denoiser, here, there)
     with torch.no_grad():
@@ -93,7 +96,7 @@ def test_two_contexts_in_one_evaluation():
         torch.testing.assert_close(good, denoiser(x, 0.7, here))
         # What the other context makes of the same noisy latents, as latents.
         noisy = denoiser.clean(x, here)
-        want = denoiser.clean(denoiser(denoiser.white(noisy, there), 0.7, there), there)
+        want = denoiser.clean(denoiser(denoiser.white(noisy, scaled), 0.7, there), scaled)
         torch.testing.assert_close(denoiser.clean(poor, here), want, atol=1e-4, rtol=1e-4)
         wrong = denoiser(x, 0.7, there)  # as if both expected the same
         assert (wrong - poor).abs().max() > 0.1

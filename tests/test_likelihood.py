@@ -235,7 +235,7 @@ def test_the_volume_of_a_departure(ends):
     for patterns in (512, 3, 0):
         fitted = measured(world(500, shape, 0, scale), shape, ends, patterns)
         unit = torch.eye(2 * math.prod(shape)).view(-1, 2, *shape)
-        matrix = fitted.colour(unit).flatten(1).double()
+        matrix = (fitted.colour(unit) - fitted.colour(0 * unit)).flatten(1).double()
         assert fitted.log_det() == pytest.approx(float(matrix.slogdet()[1]), abs=1e-3)
 
 

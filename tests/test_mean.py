@@ -1,5 +1,7 @@
 """What is expected, and how far frames depart from it, against worlds where both are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from sciladm.nn.unet import UNet
 
 ENDS, SHAPE = ("pole", "periodic"), (4, 6)
 ROWS = torch.arange(4)[:, None].expand(SHAPE)
+CLASSES = ((-9.0, -1.0), (-1.0, 1.0), (1.0, 9.0))
 NOTHING = torch.zeros(0, *SHAPE)
 
 
@@ -22,23 +25,28 @@ def generator(seed):
 
 
 class Says(nn.Module):
-    """Mean: as the linear map has it. Scale: as the first feature has it, for both channels."""
+    """Mean: as the linear map has it. Scale: what ``answer`` makes of the first feature."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
 
     def forward(self, x, noise):
-        return torch.cat([torch.zeros_like(x[:, :2]), x[:, :1], x[:, :1]], dim=1)
+        size = self.answer(x[:, :1]).expand(-1, 2, -1, -1)
+        return torch.cat([torch.zeros_like(x[:, :2]), size], dim=1)
 
 
-def stormy(n, seed):
-    """One number f known; what comes is f, and e^(f/3) times as far off where it is f."""
+def stormy(n, seed, steep=1 / 3):
+    """One number f known; what comes is f, and e^(steep · f) times as far off where it is f."""
     known = torch.randn(n, 1, *SHAPE, generator=generator(seed))
     noise = torch.randn(n, 2, *SHAPE, generator=generator(seed + 1))
-    size = 0.5 * torch.tensor([1.0, 0.2]).view(2, 1, 1) * (known / 3).exp()
+    size = 0.5 * torch.tensor([1.0, 0.2]).view(2, 1, 1) * (steep * known).exp()
     return known, known + size * noise, size
 
 
-def forecast(network, known, came):
-    mean = MeanForecast(LocalLinear(1, 2, ROWS, ENDS), network)
-    mean.linear.fit([(known, None, came)])
+def forecast(network, known, came, says_scale=True):
+    mean = MeanForecast(LocalLinear(1, 2, ROWS, ENDS), network, says_scale)
+    mean.linear.fit([(known, None, came)], ridge=1e-6)
     return mean
 
 
@@ -59,19 +67,29 @@ def test_crps_is_the_integral_that_defines_it(std):
 
 def test_scale_is_bounded_and_in_units_of_what_the_linear_map_leaves():
     known, came, _ = stormy(200, 0)
-    mean = forecast(Says(), known, came)
+    mean = forecast(Says(lambda f: f), known, came)
     for sign in (-1, 1):
         _, scale = answer(mean, torch.full((1, 1, *SHAPE), sign * 1e4))
         want = np.exp(USUAL + sign * BOUND) * mean.linear.left()[None]
         torch.testing.assert_close(scale, want)
 
 
-def test_one_answer_is_the_mean_alone_and_scored_by_its_square():
+def test_where_a_scale_is_said_the_loss_is_the_crps():
+    known, came, _ = stormy(200, 0)
+    mean = forecast(Says(torch.sin), known, came)
+    expected, scale = answer(mean, known)
+    loss = mean.loss(known, known[:, :0], NOTHING.expand(200, 0, *SHAPE), came)
+    left = mean.linear.left()
+    assert (left[0] / left[1] > 3).all() and scale.log().std() > 0.3
+    torch.testing.assert_close(loss, normal_crps((came - expected) / left, scale / left))
+
+
+def test_a_mean_alone_is_scored_by_its_square():
     known, came, _ = stormy(200, 0)
     for network in (None, UNet(1 + 2, 2, ENDS, widths=(8,), blocks=1, attention=False)):
-        mean = forecast(network, known, came)
+        mean = forecast(network, known, came, says_scale=False)
         expected, scale = answer(mean, known)
-        assert scale is None
+        assert (scale == 1).all()
         loss = mean.loss(known, known[:, :0], NOTHING.expand(200, 0, *SHAPE), came)
         torch.testing.assert_close(loss, ((came - expected) / mean.linear.left()).square())
 
@@ -97,29 +115,74 @@ def test_a_network_learns_how_far_frames_depart():
     assert (scale / size).log().square().mean().sqrt() < 0.15
     left = (came - expected) / scale
     usual = (came - expected) / size.mean(0)
-    for low, high in ((-9.0, -1.0), (-1.0, 1.0), (1.0, 9.0)):
+    for low, high in CLASSES:
         here = ((fresh > low) & (fresh < high)).expand_as(left)
         assert abs(float(left[here].std()) - 1) < 0.15
         assert low == -1.0 or abs(float(usual[here].std()) - 1) > 0.2  # the negative control
 
 
+STEEP = 1 / 6
+
+
+def knowing(f):
+    """What a network says that knows the world of ``stormy(steep=STEEP)``: e^(steep · f) in units
+    of its root mean square, e^(steep²)."""
+    return BOUND * torch.atanh(((STEEP * f - STEEP**2 - USUAL) / BOUND).clamp(-0.999, 0.999))
+
+
 @pytest.fixture
 def denoiser():
-    known, came, _ = stormy(500, 3)
-    mean = forecast(Says(), known, came)
-    departure = Departure(2, ROWS, ENDS, 512)
-    expected, scale = answer(mean, known)
-    departure.measure(lambda: [(came - expected) / scale])
-    return Denoiser(nn.Identity(), mean, departure, torch.ones(2, *SHAPE))
+    known, came, _ = stormy(4000, 3, STEEP)
+    mean = forecast(Says(knowing), known, came)
+    made = Denoiser(nn.Identity(), mean, Departure(2, ROWS, ENDS, 512), torch.ones(2, *SHAPE))
+    context = made.context(known, known[:, :0], NOTHING)
+    made.departure.measure(lambda: [made.departed(came, context)])
+    return made
 
 
-def test_departures_are_white_given_what_is_known(denoiser):
-    known, came, _ = stormy(4000, 21)
+def test_departures_are_white_whatever_is_known(denoiser):
+    known, came, _ = stormy(4000, 21, STEEP)
     context = denoiser.context(known, known[:, :0], NOTHING)
-    assert context.scale.log().std() > 0.3
     r = denoiser.white(came, context)
-    assert abs(float(r.std()) - 1) < 0.05
+    same = replace(context, scale=context.scale.mean(0).expand_as(came))
+    for low, high in CLASSES:
+        here = ((known > low) & (known < high)).expand_as(r)
+        assert abs(float(r[here].std()) - 1) < 0.04
+        off = abs(float(denoiser.white(came, same)[here].std()) - 1)
+        assert low == -1.0 or off > 0.15  # the negative control
     torch.testing.assert_close(denoiser.clean(r, context), came, atol=1e-4, rtol=1e-4)
+
+
+def test_skewed_departures_are_drawn_without_bias():
+    """The CRPS of a normal distribution is least beside the mean of an exponential one."""
+    came = torch.empty(20000, 2, *SHAPE).exponential_(generator=generator(0)) - 1
+    centre, log_std = torch.zeros((), requires_grad=True), torch.zeros((), requires_grad=True)
+    optimiser = torch.optim.LBFGS([centre, log_std], max_iter=100)
+
+    def closure():
+        optimiser.zero_grad()
+        loss = normal_crps(came[:1000] - centre, log_std.exp()).mean()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    assert -0.2 < float(centre.detach()) < -0.1  # what the mean's network would say
+    departure = Departure(2, ROWS, ENDS, 512)
+    departure.measure(lambda: [came - centre.detach()])
+    white = torch.randn(4000, 2, *SHAPE, generator=generator(1))
+    drawn = centre.detach() + departure.colour(white)
+    assert abs(float(drawn.mean())) < 0.02 and abs(float(drawn.std()) - 1) < 0.02
+
+
+def test_where_no_data_can_be_the_network_is_not_asked(denoiser):
+    known, _, _ = stormy(5, 4)
+    weight = torch.ones(2, *SHAPE)
+    weight[:, 1] = 0
+    without = Denoiser(nn.Identity(), denoiser.base, denoiser.departure, weight)
+    scale = without.context(known, known[:, :0], NOTHING).scale
+    usual = denoiser.context(known, known[:, :0], NOTHING).scale
+    assert (scale[:, :, 1] == 1).all() and not (usual[:, :, 1] == 1).any()
+    assert torch.equal(scale[:, :, [0, 2, 3]], usual[:, :, [0, 2, 3]])
 
 
 def test_volume_is_that_of_the_jacobian(denoiser):

@@ -152,13 +152,13 @@ VARIANCES = torch.tensor([0.1, 2.0])
 def denoiser(method, backbone):
     """Two channels of four cells, nothing known."""
     rows = torch.zeros(4, dtype=torch.int64)
-    base = MeanForecast(LocalLinear(1, 2, rows, ("periodic",), 1), None)
+    base = MeanForecast(LocalLinear(1, 2, rows, ("periodic",), 1), None, False)
     departure = Departure(2, rows, ("periodic",), 0)
     return Denoiser(backbone, base, departure, torch.ones(2, 4), method)
 
 
 def nothing(batch):
-    return Context(torch.zeros(batch, 2, 4), torch.zeros(batch, 1, 4))
+    return Context(torch.zeros(batch, 2, 4), torch.ones(batch, 2, 4), torch.zeros(batch, 1, 4))
 
 
 @METHODS

@@ -14,7 +14,7 @@ from torch import nn
 
 from sciladm.conventions import UserError
 from sciladm.diffusion.noise import training_generator
-from sciladm.training.checkpoint import keep_lines, read_tensors, write_tensors
+from sciladm.training.checkpoint import FORMAT_VERSION, keep_lines, read_tensors, write_tensors
 from sciladm.training.loop import OPTIMISERS, Loop
 from sciladm.training.optim import schedule
 
@@ -146,7 +146,7 @@ def test_learning_rate():
 def test_damaged_or_foreign_checkpoints_say_so(tmp_path):
     path = tmp_path / CHECKPOINT
     write_tensors(path, {"weights:a": torch.ones(3)}, {"step": 1})
-    assert read_tensors(path)[1] == {"step": 1, "format_version": 1}
+    assert read_tensors(path)[1] == {"step": 1, "format_version": FORMAT_VERSION}
     with pytest.raises(UserError, match="another network"):
         small_run(tmp_path)
     path.write_bytes(path.read_bytes()[:-4])

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sciladm.autoencoder.patches import Patches
-
-ENOUGH = 200
-"""States at which a cell's own variance counts as much as that of its group."""
+from sciladm.nn.shrink import TINY, grown
 
 
 class ResidualCovariance(nn.Module):
@@ -49,27 +47,25 @@ class ResidualCovariance(nn.Module):
         flat = self.groups.flatten().cpu()
         total = torch.zeros(n, size, size, dtype=torch.float64)
         count = torch.zeros(n, dtype=torch.float64)
-        square, states = torch.zeros(size, len(flat), dtype=torch.float64), 0
+        square, states = torch.zeros(len(flat), size, dtype=torch.float64), 0
         for residual in residuals:
             cells = self.patches.split(residual).flatten(2).double().cpu()
-            square += cells.square().sum(0)
+            square += cells.square().sum(0).T
             states += len(cells)
             for group in range(n):
                 rows = cells[:, :, flat == group].transpose(1, 2).flatten(0, 1)
                 total[group] += rows.T @ rows
                 count[group] += len(rows)
-        pooled, stretch = total.sum(0) / count.sum(), torch.ones_like(square)
+        pooled, expected = total.sum(0) / count.sum(), torch.ones_like(square)
         for group in range(n):
-            own = count[group] >= 8 * size
-            covariance = total[group] / count[group] if own else pooled
+            enough = count[group] >= 8 * size
+            covariance = total[group] / count[group] if enough else pooled
             values, vectors = torch.linalg.eigh(covariance)
             low = vectors[:, -self.rank :] * values[-self.rank :].clamp(min=0).sqrt()
             self.low[group] = low.float()
             self.rest[group] = (covariance.diagonal() - low.square().sum(1)).clamp(min=0).float()
-            here, expected = flat == group, states * covariance.diagonal()[:, None]
-            grown = (square[:, here] / expected.clamp(min=1e-12)).clamp(min=1e-6)
-            stretch[:, here] = grown ** (states / (states + ENOUGH) / 2)
-        self.stretch.copy_(stretch)
+            expected[flat == group] = states * covariance.diagonal().clamp(min=TINY)
+        self.stretch.copy_(grown(square, expected, flat, states).sqrt().T)
 
     def draw(self, normal: Tensor) -> Tensor:
         """Standard normal (batch, numbers, *cells) → residual fields (batch, channel, *space)."""

@@ -1,8 +1,8 @@
 """E[clean | noisy, context], and what it is trained on.
 
 The network never sees the target z itself but its whitened departure r from what is expected:
-z = mean(context) + scale(context) · S r. Noise, sampler and guidance work on r, whose covariance
-is 1.
+z = mean(context) + scale(context) · d, d = its own mean + S r. Noise, sampler and guidance work on
+r, whose covariance is 1.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from sciladm.diffusion.parametrisation import EDM, Parametrisation
 class Context:
     """All that is known, computed once per sampler call.
 
-    mean: (batch, channel, *space); features: (batch, feature, *space); scale: how far frames may
-    depart from the mean this time, (batch, channel, *space), or 1 where that is always the same.
+    mean: (batch, channel, *space); scale: how far frames may depart from it this time, likewise;
+    features: (batch, feature, *space).
     """
 
     mean: Tensor
+    scale: Tensor
     features: Tensor
-    scale: Tensor | float = 1.0
 
 
 class Denoiser(nn.Module):
@@ -58,12 +58,17 @@ class Denoiser(nn.Module):
         forcing, *space), statics (static, *space) or with a batch, all on the latent grid."""
         statics = statics.expand(len(past), *statics.shape[-past.ndim + 1 :])
         mean, scale = self.base(past, forcings, statics)
+        scale = scale.where(self.weight > 0, 1.0)  # where no data can be, nothing was learnt
         features = torch.cat([past, mean, forcings, statics], dim=1)
-        return Context(mean, features, 1.0 if scale is None else scale)
+        return Context(mean, scale, features)
+
+    def departed(self, z: Tensor, context: Context) -> Tensor:
+        """z → d, how far it departs from what is expected, as a share of how far it may."""
+        return (z - context.mean) / context.scale
 
     def white(self, z: Tensor, context: Context) -> Tensor:
         """z → r."""
-        return self.departure.whiten((z - context.mean) / context.scale)
+        return self.departure.whiten(self.departed(z, context))
 
     def clean(self, r: Tensor, context: Context) -> Tensor:
         """r → z."""
@@ -71,8 +76,7 @@ class Denoiser(nn.Module):
 
     def log_volume(self, context: Context) -> Tensor:
         """ln of the volume that `clean` gives to a unit of r (batch,), float64."""
-        scale = torch.as_tensor(context.scale).to(context.mean).expand_as(context.mean)
-        return scale.flatten(1).double().log().sum(1) + self.departure.log_det()
+        return context.scale.flatten(1).double().log().sum(1) + self.departure.log_det()
 
     def forward(self, x: Tensor, sigma: Tensor | float, context: Context) -> Tensor:
         """Noisy x (batch, channel, *space) at noise level σ (a number, or (batch,)) → r."""

@@ -1,9 +1,11 @@
-"""How far what comes departs from what was expected: a Gaussian, fitted before any training.
+"""How far what comes departs from what was expected, as a share of how far it may: a Gaussian,
+fitted to what the mean's network leaves.
 
 A network that has to learn from scratch that the sea changes less than the air, that what happens
 at one end of a pole's circle happens at the other, and how rough each variable is, gets all of it
 nearly right; the spread of an ensemble shows the rest. Second moments have a closed form. What
-is left for diffusion is white: how departures depend on the state, and how they are not Gaussian.
+is left for diffusion is white: how departures are not Gaussian, and what else of them depends on
+the state.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,24 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from sciladm.grid import Boundary
+from sciladm.nn.shrink import TINY, grown, total
 
 Samples = Callable[[], Iterable[Tensor]]
 """Batches of departures (batch, channel, *space), the same at every call."""
-ENOUGH = 200
-"""Samples at which a cell's own variance counts as much as that of its group."""
 DRAWN = 20
-"""The same for its correlations: samples per channel."""
+"""Samples per channel at which a cell's correlations count as much as those of its group."""
 LEAST = 1e-4
 """Smallest eigenvalue of a correlation: what is less is a constant, or rounding."""
-TINY = 1e-12
-"""A variance that means: it never departs."""
 LARGEST = 4096
 """Numbers in a block beyond which cells are not correlated with each other."""
 
 
 class Departure(nn.Module):
-    """d = S r with E[r rᵀ] = 1. S = std · A · B: B correlates cells, A the channels of a cell;
-    both are symmetric roots, so that r lies where d lies.
+    """d = mean + S r with E[r] = 0, E[r rᵀ] = 1. S = std · A · B: B correlates cells, A the
+    channels of a cell; both are symmetric roots, so that r lies where d lies.
+
+    The mean is what was expected of skewed departures amiss: the CRPS of a normal distribution
+    is least where its centre is not their mean.
 
     A and std differ from cell to cell. B does not change along periodic axes, so it falls into
     one block per wavenumber, over channels and the cells of the other axes; `patterns` bounds
@@ -38,6 +40,7 @@ class Departure(nn.Module):
     periodic there is one block. groups: int64 (*space), cells that are much alike.
     """
 
+    mean: Tensor
     std: Tensor
     axes: Tensor
     size: Tensor
@@ -53,6 +56,7 @@ class Departure(nn.Module):
         self.periodic = [n for n, end in enumerate(boundaries) if end == "periodic"]
         cells = groups.numel()
         self.register_buffer("groups", groups.flatten(), persistent=False)
+        self.register_buffer("mean", torch.zeros(cells, channels))
         self.register_buffer("std", torch.ones(cells, channels))
         self.register_buffer("axes", torch.eye(channels).repeat(cells, 1, 1))
         self.register_buffer("size", torch.ones(cells, channels))
@@ -65,7 +69,7 @@ class Departure(nn.Module):
     def colour(self, r: Tensor) -> Tensor:
         """White r (batch, channel, *space) → departures d."""
         flat = self._stretched(r, self.amplitude).flatten(2)
-        return (self._turned(flat, self.size) * self.std.T).view_as(r)
+        return (self.mean.T + self._turned(flat, self.size) * self.std.T).view_as(r)
 
     def whiten(self, d: Tensor) -> Tensor:
         """The inverse of `colour`."""
@@ -85,7 +89,7 @@ class Departure(nn.Module):
 
     def _cellwise(self, d: Tensor) -> Tensor:
         """Departures with the channels of a cell white, as if each were alone."""
-        return self._turned(d.flatten(2) / self.std.T, 1 / self.size).view_as(d)
+        return self._turned((d.flatten(2) - self.mean.T) / self.std.T, 1 / self.size).view_as(d)
 
     def _turned(self, x: Tensor, size: Tensor) -> Tensor:
         """x (batch, channel, cell) stretched by ``size`` along the axes of each cell."""
@@ -126,18 +130,26 @@ class Departure(nn.Module):
     @torch.no_grad()
     def measure(self, samples: Samples) -> None:
         """Fit all of it. A cell's correlations are drawn to those of its group, as these are to
-        all cells', the more, the fewer the samples; a block's to none, by as much as they would
-        be wrong otherwise (Ledoit & Wolf 2004, with the error of Gaussian samples)."""
+        all cells', the more, the fewer the samples; means to 0, variances to those of a group and
+        a block's correlations to none, by as much as they would be wrong otherwise (Ledoit & Wolf
+        2004, with the error of Gaussian samples)."""
         products, number = torch.zeros(*self.axes.shape, dtype=torch.float64), 0
+        first = torch.zeros(self.mean.shape, dtype=torch.float64)
         for d in samples():
             left = d.flatten(2).double().cpu()
             products += torch.einsum("bin,bjn->nij", left, left)
+            first += left.sum(0).T
             number += len(left)
+        wrong = products.diagonal(dim1=1, dim2=2).sum() / first.square().sum().clamp(min=TINY)
+        mean = (1 - wrong).clamp(min=0) * first / number
+        self.mean.copy_(mean)
+        crossed = mean[:, :, None] * (first - number / 2 * mean)[:, None, :]
+        products -= crossed + crossed.mT
         self._rescale(products.diagonal(dim1=1, dim2=2), number)
         correlation = _correlation(products.sum(0))
         for group in (self.groups.cpu(), torch.arange(len(products))):
             count = number * group.bincount()[group].double()[:, None, None]
-            own = _correlation(_total(products, group))
+            own = _correlation(total(products, group))
             share = count / (count + DRAWN * self.std.shape[1])
             correlation = correlation + share * (own - correlation)
         values, axes = torch.linalg.eigh(correlation)
@@ -169,25 +181,14 @@ class Departure(nn.Module):
         """Fit standard deviations alone, to other samples."""
         square, number = torch.zeros_like(self.std, dtype=torch.float64, device="cpu"), 0
         for d in samples():
-            square += d.flatten(2).double().cpu().square().sum(0).T
+            square += (d.flatten(2) - self.mean.T).double().cpu().square().sum(0).T
             number += len(d)
         self._rescale(square, number)
 
     def _rescale(self, square: Tensor, number: int) -> None:
-        """Each cell's variance becomes as many times what it was as its group's has become, or
-        as its own has, the more samples there are."""
         before = number * self.std.double().cpu().square()
-        grown = (square.sum(0) / before.sum(0)).clamp(min=TINY)
-        for group in (self.groups.cpu(), torch.arange(len(square))):
-            count = number * group.bincount()[group].double()[:, None]
-            own = (_total(square, group) / _total(before, group)).clamp(min=TINY)
-            grown = grown * (own / grown) ** (count / (count + ENOUGH))
-        self.std.copy_((before / number * grown).sqrt())
-
-
-def _total(x: Tensor, group: Tensor) -> Tensor:
-    """Sums over the cells of a group, for each cell: x (cell, …), group (cell,)."""
-    return torch.zeros_like(x).index_add_(0, group, x)[group]
+        ratio = grown(square, before, self.groups.cpu(), number)
+        self.std.copy_((before / number * ratio).sqrt())
 
 
 def _correlation(products: Tensor) -> Tensor:

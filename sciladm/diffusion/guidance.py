@@ -5,6 +5,7 @@ Guidance draws from something else than what was learnt: sharper, and with less 
 """
 
 from collections.abc import Callable
+from dataclasses import astuple
 
 import torch
 from torch import Tensor
@@ -48,15 +49,15 @@ def together(denoiser: Denoiser, context: Context, other: Context) -> Pair:
     """One network in two contexts: one evaluation of twice the batch.
 
     x is a whitened departure from what ``context`` expects. As a departure from what ``other``
-    expects it lies elsewhere by S⁻¹ of the difference, with the same noise. Departures are as
-    large in both as ``context`` has them: noise that is white in one would not be so in the other.
+    expects it lies elsewhere by S⁻¹ of the difference, with the same noise. Both measure
+    departures by the scale of ``context``: noise that is white in one would not be in the other.
     """
-    shift = denoiser.white(context.mean, Context(other.mean, other.features, context.scale))
+    scaled = Context(other.mean, context.scale, other.features)
+    shift = denoiser.white(context.mean, scaled) - denoiser.white(other.mean, scaled)
     zero = torch.zeros_like(shift)
     offset = torch.cat([zero, shift])
-    both = Context(
-        torch.cat([context.mean, other.mean]), torch.cat([context.features, other.features])
-    )
+    pairs = zip(astuple(context), astuple(scaled), strict=True)
+    both = Context(*(torch.cat(pair) for pair in pairs))
 
     def pair(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         good, poor = (denoiser(torch.cat([x, x]) + offset, sigma, both) - offset).chunk(2)

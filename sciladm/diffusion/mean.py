@@ -14,47 +14,51 @@ from torch import Tensor, nn
 from sciladm.nn.linear import LocalLinear
 
 USUAL, BOUND = -0.75, 1.25
-"""ln scale, in units of what the linear map leaves, is USUAL ± BOUND: however strange a state,
-frames depart at most 1.6 times as far as if there were no network. With 1.5 more on either side
-the rarest storms came out a fifth too wide."""
+"""ln scale, in units of what the linear map leaves, lies within USUAL ± BOUND: however strange a
+state, frames depart at most e^0.5 = 1.6 times as far as if there were no network. Where it could
+reach e^2 the rarest storms came out a fifth too wide."""
 
 
 class MeanForecast(nn.Module):
-    """mean = linear(past, forcings) + what a network adds; scale = what that is off by.
+    """mean = linear(past, forcings) + what a network adds; scale = how far frames may depart.
 
-    network: (batch, features, *space), (batch,) → (batch, channels or 2 · channels, *space), in
-    units of what the linear map leaves; None where the linear map is all. features = past +
-    channels (the linear map's) + forcings + statics. A network with twice the channels says the
-    scale, too.
+    network: (batch, features, *space), (batch,) → (batch, outputs, *space), where features =
+    past + channels (the linear map's) + forcings + statics; None where the linear map is all. The
+    first `channels` outputs are added to the mean, in units of what the linear map leaves; where
+    it `says_scale`, as many follow, and these, bounded, are the ln of the scale in these units.
     """
 
-    def __init__(self, linear: LocalLinear, network: nn.Module | None) -> None:
+    def __init__(self, linear: LocalLinear, network: nn.Module | None, says_scale: bool) -> None:
         super().__init__()
         self.linear, self.network = linear, network
+        self.says_scale = says_scale and network is not None
 
-    def forward(
-        self, past: Tensor, forcings: Tensor, statics: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, past: Tensor, forcings: Tensor, statics: Tensor) -> tuple[Tensor, Tensor]:
         """Latents of known frames, forcings at the drawn frames' times, statics, all (batch, …,
-        *space) on the latent grid → mean (batch, channels, *space), and how far frames depart
-        from it, likewise; None where the network does not say."""
+        *space) on the latent grid → mean (batch, channels, *space) and scale, likewise; 1 where
+        no network says it."""
         mean: Tensor = self.linear(past, forcings)
         if self.network is None:
-            return mean, None
+            return mean, torch.ones_like(mean)
         seen = torch.cat([past, mean, forcings, statics], dim=1)
         said: Tensor = self.network(seen, mean.new_zeros(len(mean)))
-        added, size = said[:, : mean.shape[1]], said[:, mean.shape[1] :]
         left = self.linear.left()
-        scale = left * (USUAL + BOUND * (size / BOUND).tanh()).exp() if size.numel() else None
+        added, size = said[:, : mean.shape[1]], said[:, mean.shape[1] :]
+        scale = left * _scale(size) if self.says_scale else torch.ones_like(mean)
         return mean + left * added, scale
 
     def loss(self, past: Tensor, forcings: Tensor, statics: Tensor, future: Tensor) -> Tensor:
         """What to make small (batch, channels, *space), in units of what the linear map leaves:
-        the CRPS where a scale is said, else the squared departure."""
+        the CRPS of N(mean, scale²) where it says a scale, else the squared departure."""
         mean, scale = self(past, forcings, statics)
         departure, left = future - mean, self.linear.left()
         squared: Tensor = (departure / left).square()
-        return squared if scale is None else normal_crps(departure, scale) / left
+        return normal_crps(departure, scale) / left if self.says_scale else squared
+
+
+def _scale(size: Tensor) -> Tensor:
+    """What a network says, any number → scale in units of what the linear map leaves."""
+    return (USUAL + BOUND * (size / BOUND).tanh()).exp()
 
 
 def normal_crps(departure: Tensor, std: Tensor) -> Tensor:

@@ -80,7 +80,9 @@ def _seconds(action: Callable[[], object], device: torch.device) -> float:
 
 
 def _step(model: Model) -> float:
-    """Seconds of one step of the denoiser: a part of a batch, forwards and backwards."""
+    """Seconds of one step of the denoiser: a part of a batch, forwards and backwards; through the
+    mean, which is trained by then, forwards alone."""
+    model.denoiser.base.requires_grad_(False)
     recipe, cells = model.recipe, model.grid.shape
     size = -(-recipe.denoiser.batch // parts(model.device))
     k, window = recipe.autoencoder.channels, recipe.window

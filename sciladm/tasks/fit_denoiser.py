@@ -124,7 +124,7 @@ def _departures(model: Model, windows: Windows, count: int) -> Iterator[Tensor]:
     (batch, channel, *space)."""
     for past, forcings, future in _moved(model, windows, count):
         context = model.denoiser.context(past, forcings, model.latent_statics)
-        yield (future - context.mean) / context.scale
+        yield model.denoiser.departed(future, context)
 
 
 @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 The network of the mean, trained for nothing but the mean (least squares), given all the steps that
 mean and denoiser had together, rolled out without noise, decoded without residual and dressed
-with whole validation errors: if diffusion does not beat it, diffusion earned nothing.
+with whole validation errors. Where it wins, all that the model does for its spread earned nothing;
+where it loses, the merit may be that of the mean's scale rather than of diffusion.
 """
 
 from dataclasses import dataclass
@@ -59,15 +60,15 @@ class RolledOut:
 
 def train_regression(model: Model, data: DataSet, voice: Voice) -> MeanForecast:
     """The regression of a run: trained the first time, kept in the run's folder."""
-    network = model.mean_forecast(answers=1).to(model.device)
+    own = model.recipe.denoiser
+    steps = own.mean_steps + own.steps
+    network = model.mean_forecast(steps, says_scale=False).to(model.device)
     if not (model.path / REGRESSION).exists():
         if not (model.path / LATENTS).exists():
             raise UserError(
                 f"it is not trained yet, and {model.path / LATENTS}, which it learns from, is "
                 "gone; `python -m sciladm.train` with the run's recipe makes it again"
             )
-        own = model.recipe.denoiser
-        steps = own.mean_steps + own.steps
         voice.say(
             f"training the regression that the model is held against, once: {steps} steps of "
             f"{own.batch} windows, about as long as the model's networks took; kept as "

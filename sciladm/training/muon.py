@@ -64,10 +64,10 @@ class Muon(torch.optim.Optimizer):
     def _other(self, weight: Tensor, gradient: Tensor, rate: float) -> None:
         state = self.state[weight]
         if not state:
-            state["count"] = torch.zeros(())
+            state["step"] = torch.zeros(())
             state["first"], state["second"] = torch.zeros_like(weight), torch.zeros_like(weight)
-        state["count"] += 1
+        state["step"] += 1
         first = state["first"].lerp_(gradient, 0.1)
         second = state["second"].lerp_(gradient.square(), 0.01)
-        done = 1 - 0.9 ** state["count"], 1 - 0.99 ** state["count"]
+        done = 1 - 0.9 ** state["step"], 1 - 0.99 ** state["step"]
         weight.sub_(rate * (first / done[0]) / ((second / done[1]).sqrt() + 1e-8))

@@ -1,0 +1,31 @@
+"""Variances of many cells from few samples."""
+
+import torch
+from torch import Tensor
+
+TINY = 1e-12
+"""A ratio of variances that means: it never varies."""
+
+
+def grown(square: Tensor, before: Tensor, group: Tensor, samples: int) -> Tensor:
+    """How many times ``before`` the sums of squares are (cell, …), drawn together within groups.
+
+    ``square`` sums so many samples; ``group`` (cell,) numbers cells that are much alike. The ln
+    of a ratio is drawn to that of its group by as much as it would be wrong otherwise: it varies
+    by 2/samples, and what it varies more is the cells' own (James & Stein). A logarithm, since
+    sizes differ by orders of magnitude; a group's sum stays what it was found to be.
+    """
+    of_group = (total(square, group) / total(before, group)).clamp(min=TINY)
+    own = (square / before).clamp(min=TINY)
+    apart = (own / of_group).log()
+    varies = own > TINY
+    spread = apart.square().where(varies, 0.0).sum() / varies.sum().clamp(min=1)
+    share = (1 - 2 / samples / spread.clamp(min=TINY)).clamp(min=0)
+    drawn = of_group * (share * apart).exp()
+    whole = total(square, group) / total(before * drawn, group)
+    return drawn * whole.clamp(min=TINY)
+
+
+def total(x: Tensor, group: Tensor) -> Tensor:
+    """Sums over the cells of a group, for each cell: x (cell, …), group (cell,)."""
+    return torch.zeros_like(x).index_add_(0, group, x)[group]
