@@ -25,12 +25,14 @@ from sciladm.data.durable import write_durably
 from sciladm.data.fields import Fields
 from sciladm.data.normalise import Normaliser
 from sciladm.data.times import Times
-from sciladm.diffusion.denoiser import Denoiser
+from sciladm.diffusion.denoiser import Context, Denoiser
 from sciladm.diffusion.departure import Departure
+from sciladm.diffusion.guidance import guided, resting, together
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import Key, unit_normal
 from sciladm.diffusion.parametrisation import PARAMETRISATIONS
 from sciladm.diffusion.sampler import SAMPLERS, Sampler
+from sciladm.diffusion.sampler.base import Denoise
 from sciladm.grid import Grid
 from sciladm.nn.linear import LocalLinear
 from sciladm.nn.unet import UNet
@@ -226,9 +228,18 @@ class Model:
         noise, memory = fresh(0), self.recipe.sampler.memory
         if before is not None:
             noise = memory * before + math.sqrt(1 - memory**2) * noise
-        r = self.sampler.sample(partial(self.denoiser, context=context), noise, fresh)
+        r = self.sampler.sample(self._denoise(context), noise, fresh)
         drawn = self.denoiser.clean(r, context)
         return drawn.view(len(past), self.recipe.window.future, -1, *self.grid.shape), noise
+
+    def _denoise(self, context: Context) -> Denoise:
+        """The denoiser in a context, guided by it where the recipe says so."""
+        own, plain = self.recipe.sampler, partial(self.denoiser, context=context)
+        if own.guidance is None:
+            return plain
+        pair = together(self.denoiser, context, self.denoiser.unaware(context))
+        both = guided(pair, own.guidance)
+        return resting(both, plain, *own.guidance_interval) if own.guidance_interval else both
 
     def save_statistics(self) -> None:
         """Write labels, statistics and facts."""

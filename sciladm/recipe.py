@@ -143,6 +143,13 @@ class Denoiser(Section):
         description="what the network is trained to say; edm and v start at white Gaussian "
         "departures and learn the rest, flow and noise have that to learn too",
     )
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of training windows whose context is hidden, so that draws can be "
+        "guided by what it says (sampler.guidance)",
+    )
     sigma_centre: float | Literal["auto"] = Field(
         default="auto", description="centre of ln σ in training; auto: from the data's spectrum"
     )
@@ -221,6 +228,15 @@ class Recipe(Section):
     sampler: Sampler = Sampler()
     output: Output = Output()
     evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _guided_by_what_it_can_lack(self) -> Self:
+        if self.sampler.guidance is not None and not self.denoiser.dropout:
+            raise ValueError(
+                "sampler.guidance needs a network that was trained without its context, too: "
+                "denoiser.dropout above 0 (0.1, say) from the start"
+            )
+        return self
 
     def tree(self) -> dict[str, Any]:
         """The resolved recipe as plain values."""

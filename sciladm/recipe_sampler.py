@@ -20,8 +20,8 @@ OWN_KEYS = {
 
 
 class Sampler(Section):
-    """How noise becomes a draw. Keys below `memory` belong to some samplers alone; one that is
-    absent means that sampler's own default."""
+    """How noise becomes a draw. Keys below `guidance_interval` belong to some
+    samplers alone; one that is absent means that sampler's own default."""
 
     name: Name = Field(default="multistep", description="exponential multistep, or another")
     steps: int = Field(
@@ -46,6 +46,16 @@ class Sampler(Section):
         description="correlation of a step's noise with that of the step before: what the mean "
         "gets wrong one day it gets wrong the next; fresh noise within a draw forgets it",
     )
+    guidance: float | None = Field(
+        default=None,
+        ge=0,
+        description="how much a draw follows its context: 1 as it should, which costs no second "
+        "evaluation when left out; more makes it sharper and its spread too small; needs "
+        "denoiser.dropout",
+    )
+    guidance_interval: tuple[float, float] | None = Field(
+        default=None, description="σ above and up to which guidance works; absent: at all"
+    )
     order: Literal[1, 2, 3] | None = Field(
         default=None, description="multistep: order of the predictor (3)"
     )
@@ -66,6 +76,13 @@ class Sampler(Section):
     def _downwards(self) -> Self:
         if self.sigma_max != "auto" and self.sigma_max <= self.sigma_min:
             raise ValueError(f"sigma_max must be above sigma_min, {self.sigma_min:g}; or auto")
+        return self
+
+    @model_validator(mode="after")
+    def _an_interval(self) -> Self:
+        low, high = self.guidance_interval or (0, 1)
+        if not 0 <= low < high:
+            raise ValueError(f"guidance_interval: two σ, 0 ≤ low < high; got {low:g}, {high:g}")
         return self
 
     @model_validator(mode="after")

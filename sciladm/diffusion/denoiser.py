@@ -5,7 +5,7 @@ z = mean(context) + scale(context) · d, d = its own mean + S r. Noise, sampler 
 r, whose covariance is 1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,10 @@ class Denoiser(nn.Module):
         scale = scale.where(self.weight > 0, 1.0)  # where no data can be, nothing was learnt
         features = torch.cat([past, mean, forcings, statics], dim=1)
         return Context(mean, scale, features)
+
+    def unaware(self, context: Context) -> Context:
+        """The same departures, of which the network is told nothing: what `dropout` trains."""
+        return replace(context, features=torch.zeros_like(context.features))
 
     def departed(self, z: Tensor, context: Context) -> Tensor:
         """z → d, how far it departs from what is expected, as a share of how far it may."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -73,14 +74,16 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
         past, forcings, future = _share(model, windows, step, part)
         context = denoiser.context(past, forcings, model.latent_statics)
         r = denoiser.white(future, context)
+        told = _told(seed, step, own.batch, own.dropout)[part::count].to(r.device)
+        context = replace(context, features=context.features * told.view(-1, *[1] * (r.ndim - 1)))
         generator = training_generator(seed, step, f"noise {part}")
         noise = torch.randn(r.shape, generator=generator).to(r.device)
         sigma = training_sigma(seed, step, own.batch, centre, spread)
         return denoiser.loss(r, context, sigma[part::count].to(r.device), noise)
 
-    told = lambda step, loss: report(step / own.steps, f"loss {loss:.3f}")
+    say = lambda step, loss: report(step / own.steps, f"loss {loss:.3f}")
     widths = average.pair(own.ema)
-    loop = _loop(model, denoiser.backbone, step_loss, "denoiser", own.steps, count, told, widths)
+    loop = _loop(model, denoiser.backbone, step_loss, "denoiser", own.steps, count, say, widths)
     denoiser.backbone.load_state_dict(loop.run(), strict=False)
     held = Windows.of(model, data.splits, "validation")
     denoiser.departure.rescale(partial(_departures, model, held, WINDOWS // 2))
@@ -104,6 +107,12 @@ def _loop(
         learning_rate=own.learning_rate, ema_widths=widths, snapshots=len(widths) > 1,
         save_every=model.recipe.checkpoint_every, progress=told,
     )  # fmt: skip
+
+
+def _told(seed: int, step: int, batch: int, dropout: float) -> Tensor:
+    """Which windows of a step have a context (batch,): 1, and 0 for a share of ``dropout``."""
+    generator = training_generator(seed, step, "dropout")
+    return (torch.rand(batch, generator=generator) >= dropout).float()
 
 
 def _share(model: Model, windows: Windows, step: int, part: int) -> Batch:
