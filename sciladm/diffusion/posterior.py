@@ -1,0 +1,170 @@
+"""What is drawn, given what was observed of it: a denoiser made of a denoiser.
+
+Observations y = A x₀ + e, e ~ N(0, diag(std²)). Given noisy x = x₀ + σ n, too,
+
+    E[x₀ | x, y] = D + C Aᵀ (diag(std²) + A C Aᵀ)⁻¹ (y − A D),   D = E[x₀ | x],  C = Cov[x₀ | x]
+
+for Gaussian x₀ | x. C is σ² ∂D/∂x (Tweedie): a product with it is one backward pass through the
+network (Rozet et al. 2024, arXiv:2405.13712, section 3). Where noise drowns the data that would be
+σ² times a tiny derivative with all of a network's faults; there C is the climate's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sciladm.diffusion.sampler.base import Denoise
+
+Product = Callable[[Tensor], Tensor]
+"""x (batch, channel, *space) → the product of a symmetric matrix with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """``values`` (observation,) or with a batch, and their standard errors ``std``, likewise, of
+    ``operator``: x (batch, channel, *space) → (batch, observation), linear but for a constant."""
+
+    operator: Callable[[Tensor], Tensor]
+    values: Tensor
+    std: Tensor
+
+    def told(self, x: Tensor) -> Tensor:
+        """What x says of the observations, in standard errors."""
+        return self.operator(x) / self.std
+
+    def wanted(self) -> Tensor:
+        """What it should say."""
+        return self.values / self.std
+
+
+class Posterior:
+    """D(x, σ) → E[x₀ | x, y]; for one call of a sampler, whose last solution is where the next
+    step begins. A sampler that corrects its steps without evaluating anew is not for it.
+
+    prior: σ → products with Cov[x₀ | x] of the climate, taken while σ ≥ ``switch`` (about the root
+    of its largest eigenvalue; for whitened x the products are x σ²/(1 + σ²)). The equations are
+    solved by GMRES, since a network's derivative is not symmetric, for each member by itself until
+    what is left of them is a share ``tolerance``, by at most ``most`` products a step.
+    """
+
+    def __init__(
+        self,
+        denoise: Denoise,
+        observations: Observations,
+        prior: Callable[[float], Product],
+        switch: float,
+        tolerance: float = 0.1,
+        most: int = 20,
+    ) -> None:
+        self.denoise, self.observations, self.prior = denoise, observations, prior
+        self.switch, self.tolerance, self.most = switch, tolerance, most
+        self.dual: Tensor | None = None
+        self.left: list[float] = []
+        """Of each step, the largest share of the equations that is left."""
+        self.products = 0
+        """Backward passes through the network, so far."""
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        """x (batch, channel, *space) → likewise."""
+        through = bool(sigma < self.switch)
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x.clone().requires_grad_(through)
+            expected = self.denoise(x, sigma)
+            if not through:
+                expected = expected.detach().requires_grad_()
+            told = self.observations.told(expected)
+            constant = self.observations.told(torch.zeros_like(expected[:1])).detach()
+
+        def back(dual: Tensor) -> Tensor:
+            """C Aᵀ dual (batch, channel, *space)."""
+            self.products += through
+            source = x if through else expected
+            (pulled,) = torch.autograd.grad(told, source, dual, retain_graph=True)
+            return sigma**2 * pulled if through else self.prior(sigma)(pulled)
+
+        def ahead(pulled: Tensor) -> Tensor:
+            return self.observations.told(pulled) - constant
+
+        misfit = self.observations.wanted() - told.detach()
+        self.dual, gained, left = solve(back, ahead, misfit, self.dual, self.tolerance, self.most)
+        self.left.append(float(left.max()))
+        return expected.detach() + gained
+
+
+def solve(
+    back: Callable[[Tensor], Tensor],
+    ahead: Callable[[Tensor], Tensor],
+    misfit: Tensor,
+    guess: Tensor | None,
+    tolerance: float,
+    most: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """v of v + ahead(back(v)) = misfit by GMRES (Saad & Schultz 1986), a batch side by side.
+
+    → v (batch, observation), back(v), which costs no further product, and what is left, as a share
+    of the misfit (batch,). ``guess`` is kept where it is nearer than 0. A member has the solution
+    of its own first step below ``tolerance``, whoever else is in the batch.
+    """
+    size = norm(misfit).clamp(min=1e-30)
+    start, pulled = torch.zeros_like(misfit), None
+    rest = misfit
+    if guess is not None:
+        pulled = back(guess)
+        closer = misfit - guess - ahead(pulled)
+        keep = norm(closer) < size
+        start = guess.where(keep[:, None], 0.0)
+        pulled = pulled.where(along(keep, pulled), 0.0)
+        rest = closer.where(keep[:, None], misfit)
+    length = norm(rest)
+    basis = [rest / length.clamp(min=1e-30)[:, None]]
+    images: list[Tensor] = []
+    columns: list[Tensor] = []  # of the Hessenberg matrix, each (batch, step + 2)
+    left = (length / size).double()
+    done = left <= tolerance
+    weights = misfit.new_zeros(len(misfit), 0, dtype=torch.float64)
+    while not done.all() and len(images) < most:
+        images.append(back(basis[-1]))
+        next_ = basis[-1] + ahead(images[-1])
+        column = []
+        for vector in basis:
+            share = (next_.double() * vector.double()).sum(1)
+            next_ = next_ - share.to(next_)[:, None] * vector
+            column.append(share)
+        column.append(norm(next_).double())
+        columns.append(torch.stack(column, dim=1))
+        basis.append(next_ / norm(next_).clamp(min=1e-30)[:, None])
+        found, remains = least_squares(columns, length.double())
+        weights = torch.nn.functional.pad(weights, (0, 1))
+        weights = weights.where(done[:, None], found)
+        left = left.where(done, remains / size)
+        done = done | (left <= tolerance)
+    for n, image in enumerate(images):
+        weight = weights[:, n].to(misfit)
+        start = start + weight[:, None] * basis[n]
+        step = along(weight, image) * image
+        pulled = step if pulled is None else pulled + step
+    if pulled is None:
+        pulled = back(start)
+    return start, pulled, left
+
+
+def least_squares(columns: list[Tensor], length: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (batch, step) that make |length · e₁ − H w| least, and what it is then (batch,)."""
+    steps = len(columns)
+    rows = [torch.nn.functional.pad(c, (0, steps + 1 - c.shape[1])) for c in columns]
+    matrix = torch.stack(rows, dim=2)
+    goal = torch.nn.functional.pad(length[:, None, None], (0, 0, 0, steps))
+    found = torch.linalg.lstsq(matrix, goal).solution
+    return found[..., 0], (goal - matrix @ found).flatten(1).norm(dim=1)
+
+
+def norm(x: Tensor) -> Tensor:
+    """Of each row (batch,); summed in float64."""
+    return x.double().square().sum(1).sqrt().to(x)
+
+
+def along(vector: Tensor, like: Tensor) -> Tensor:
+    """(batch,) → (batch, 1, …), to broadcast against (batch, channel, *space)."""
+    return vector.view(-1, *[1] * (like.ndim - 1))
