@@ -9,8 +9,12 @@ import torch
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import ndtr
 
+from sciladm.autoencoder.observed import Observed
+from sciladm.autoencoder.patch import PatchAutoencoder
+from sciladm.autoencoder.residual import ResidualCovariance
 from sciladm.diffusion.posterior import Observations, Posterior, solve
 from sciladm.diffusion.sampler import Multistep
+from sciladm.grid import Axis, Grid
 
 SIDE, MEMBERS = 64, 32
 NUMBERS = np.fft.fftfreq(SIDE, 1 / SIDE)
@@ -63,8 +67,7 @@ class Problem:
         where = torch.from_numpy(np.flatnonzero(self.seen))
         noise = torch.randn(len(where), generator=torch.Generator().manual_seed(self.seed + 99))
         values = self.truth.flatten()[where] + self.std * noise
-        std = torch.full_like(values, self.std)
-        return Observations(lambda x: x.flatten(1)[:, where], values, std)
+        return Observations(lambda x: x.flatten(1)[:, where] / self.std, values / self.std)
 
     @cached_property
     def exact(self):
@@ -75,7 +78,7 @@ class Problem:
         between = lambda a, b: table[(y[a][:, None] - y[b]) % SIDE, (x[a][:, None] - x[b]) % SIDE]
         crossed = between(np.arange(SIDE**2), at)
         factor = cho_factor(between(at, at) + self.std**2 * np.eye(len(at)))
-        mean = crossed @ cho_solve(factor, self.observations.values.numpy())
+        mean = crossed @ cho_solve(factor, self.std * self.observations.wanted.numpy())
         known = (crossed * cho_solve(factor, crossed.T).T).sum(1)
         return mean, np.sqrt(1 - known)
 
@@ -133,7 +136,7 @@ def test_calibrated_at_the_promised_cost(name):
     crps, calibration = problem.scores(drawn)
     assert crps < BARS[name] and 0.97 < calibration < 1.03
     assert denoise.forwards == 24 and guided.products <= 80
-    misfit = problem.observations.told(drawn) - problem.observations.wanted()
+    misfit = problem.observations.told(drawn) - problem.observations.wanted
     assert 0.9 < float(misfit.square().mean().sqrt()) < 1.1
 
 
@@ -143,7 +146,7 @@ def test_a_free_corrector_spoils_it():
     guided = Posterior(Field(), problem.observations, prior, SWITCH)
     noise = torch.randn(4, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(7)).double()
     drawn = Multistep(24, SAMPLER.sigmas[0], 0.005).sample(guided, noise)
-    misfit = problem.observations.told(drawn) - problem.observations.wanted()
+    misfit = problem.observations.told(drawn) - problem.observations.wanted
     assert misfit.square().mean().sqrt() > 2
 
 
@@ -188,10 +191,8 @@ def test_whitened_departures_need_no_climate():
     """r = S⁻¹ x, as the package draws: the climate's C is σ²/(1 + σ²), the switch at 1."""
     problem = points()
     white = lambda x, sigma: x / (1 + sigma**2)
-    told = Observations(
-        lambda r: problem.observations.operator(filtered(r, POWER**0.5)),
-        problem.observations.values, problem.observations.std,
-    )  # fmt: skip
+    observations = problem.observations
+    told = Observations(lambda r: observations.told(filtered(r, POWER**0.5)), observations.wanted)
     noise = torch.randn(
         MEMBERS, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(7)
     ).double()
@@ -268,3 +269,85 @@ def test_equations_are_solved():
     off = torch.linalg.vector_norm(misfit - rough - ahead(rough), dim=1) / misfit.norm(dim=1)
     torch.testing.assert_close(off, left)
     assert (left < 0.1).all() and (left > 1e-4).all()
+
+
+class Latents:
+    """The field's latents under a linear autoencoder, with their exact denoiser."""
+
+    PATCH, KEPT = 4, 4
+    SHAPE = (KEPT, SIDE // PATCH, SIDE // PATCH)
+
+    def __init__(self):
+        white = torch.randn(400, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+        fields = filtered(white.double(), POWER**0.5).float()
+        axes = [Axis(name, np.arange(float(SIDE)), "periodic") for name in "yx"]
+        grid = Grid(axes, "plane")
+        auto = PatchAutoencoder(grid, 1, 0, self.KEPT, self.PATCH, blocks=0, bound=1e4)
+        auto.fit_linear([fields[:300]])
+        self.auto, self.statics = auto.double(), torch.zeros(0, SIDE, SIDE).double()
+        groups = torch.zeros(self.SHAPE[1:], dtype=torch.int64)
+        self.residual = ResidualCovariance(auto.patches, 1, groups, rank=16)
+        held = fields[300:].double()
+        self.residual.fit([held - self.decode(self.encode(held))])
+        self.residual.double()
+        unit = torch.eye(SIDE**2).double().view(-1, 1, SIDE, SIDE)
+        encoder = (self.encode(unit) - self.encode(0 * unit[:1])).flatten(1)
+        rooted = filtered(encoder.T.reshape(-1, 1, SIDE, SIDE), POWER**0.5).flatten(1)
+        self.values, self.vectors = torch.linalg.eigh(rooted @ rooted.T)
+
+    def encode(self, x):
+        return self.auto.encode(x, self.statics)
+
+    def decode(self, z):
+        return self.auto.decode(z, self.statics)
+
+    def shrunk(self, z, gain):
+        return (z.flatten(1) @ self.vectors * gain @ self.vectors.T).view_as(z)
+
+    def denoise(self, z, sigma):
+        return self.shrunk(z, self.values / (self.values + sigma**2))
+
+    def prior(self, sigma):
+        return lambda z: self.shrunk(z, self.values * sigma**2 / (self.values + sigma**2))
+
+
+@pytest.fixture(scope="module")
+def latents():
+    with torch.no_grad():
+        return Latents()
+
+
+@pytest.mark.parametrize(
+    ("name", "members"), [("points", 8), pytest.param("block", MEMBERS, marks=pytest.mark.slow)]
+)
+def test_calibrated_through_an_autoencoder(latents, name, members):
+    """The residual is in the errors and drawn given the observations; left out, members are too
+    alike."""
+    problem = PROBLEMS[name]()
+    values = torch.zeros(1, SIDE, SIDE).double()
+    seen = torch.from_numpy(problem.seen)[None]
+    values[seen] = problem.std * problem.observations.wanted
+    std = torch.full_like(values, problem.std)
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(members, *latents.SHAPE, generator=generator).double()
+    top = float(latents.values.max()) ** 0.5
+    sampler = Multistep(24, 30 * top, 0.01, corrector=False)
+
+    def drawn(residual):
+        observed = Observed.of(values, std, seen, residual)
+        observations = Observations(lambda z: observed.told(latents.decode(z)), observed.wanted())
+        guided = Posterior(latents.denoise, observations, latents.prior, top)
+        return observed, guided, latents.decode(sampler.sample(guided, noise))
+
+    observed, guided, decoded = drawn(latents.residual)
+    numbers = (members, latents.residual.numbers, *latents.SHAPE[1:])
+    lost = latents.residual.draw(torch.randn(numbers, generator=generator).double())
+    error = torch.randn(decoded.shape, generator=generator).double()
+    whole = decoded + observed.residual(decoded, lost, error)
+    crps, calibration = problem.scores(whole)
+    assert crps < 1.025 and 0.97 < calibration < 1.03
+    assert guided.products <= 150
+    misfit = (whole - values)[:, seen] / problem.std
+    assert 0.9 < float(misfit.square().mean().sqrt()) < 1.1
+    none = ResidualCovariance(latents.auto.patches, 1, latents.residual.groups).double()
+    assert problem.scores(drawn(none)[2])[1] < 0.96

@@ -67,6 +67,13 @@ class ResidualCovariance(nn.Module):
             expected[flat == group] = states * covariance.diagonal().clamp(min=TINY)
         self.stretch.copy_(grown(square, expected, flat, states).sqrt().T)
 
+    def covariance(self) -> Tensor:
+        """Of the numbers of each patch (cell, number, number)."""
+        group = self.groups.flatten()
+        whole = self.low @ self.low.mT + torch.diag_embed(self.rest)
+        stretch = self.stretch.T
+        return stretch[:, :, None] * whole[group] * stretch[:, None, :]
+
     def draw(self, normal: Tensor) -> Tensor:
         """Standard normal (batch, numbers, *cells) → residual fields (batch, channel, *space)."""
         flat = self.groups.flatten()
