@@ -103,12 +103,13 @@ class Model:
     @cached_property
     def denoiser(self) -> Denoiser:
         """E[frames | noisy frames, context]."""
-        mean = self.mean_forecast(self.recipe.denoiser.mean_steps, says_scale=True)
+        own = self.recipe.denoiser
+        mean = self.mean_forecast(own.mean_steps, own.scale)
         seen, drawn = self._channels
         backbone = self._backbone(drawn + seen, drawn)
-        rows, patterns = torch.from_numpy(self.grid.rows()), self.recipe.denoiser.patterns
+        rows, patterns = torch.from_numpy(self.grid.rows()), own.patterns
         departure = Departure(drawn, rows, self.grid.boundaries, patterns)
-        said = PARAMETRISATIONS[self.recipe.denoiser.parametrisation]
+        said = PARAMETRISATIONS[own.parametrisation]
         made = Denoiser(backbone, mean, departure, self._loss_weight(), said)
         return made.to(self.device)
 

@@ -128,6 +128,12 @@ class Denoiser(Section):
         description="optimiser steps of the network that says what is expected and how far frames "
         "may depart from it; 0: linear, and always as far",
     )
+    scale: bool = Field(
+        default=True,
+        description="that network says how far, too, and learns by the CRPS of a normal "
+        "distribution; false where departures are of several kinds: it learns the mean by least "
+        "squares, and all else is diffusion's",
+    )
     patterns: int = Field(
         default=512,
         ge=0,
