@@ -188,7 +188,7 @@ class Departure(nn.Module):
     def _rescale(self, square: Tensor, number: int) -> None:
         before = number * self.std.double().cpu().square()
         ratio = grown(square, before, self.groups.cpu(), number)
-        self.std.copy_((before / number * ratio).sqrt())
+        self.std.copy_((before / number * ratio).clamp(min=TINY).sqrt())
 
 
 def _correlation(products: Tensor) -> Tensor:
