@@ -25,10 +25,10 @@ def test_departures_are_shares_of_the_scale_and_whiten(tiny_run, tiny, tiny_cach
     windows, denoiser = Windows.of(model, tiny.data.splits, "train"), model.denoiser
     for weights in denoiser.base.network.leave[-1].parameters():
         weights.mul_(200)  # so few steps of training have hardly moved them
-    past, forcings, future = next(iter(windows.spread(64, 64)))
+    past, forcings, future = next(iter(windows.spread(256)))
     context = denoiser.context(past, forcings, model.latent_statics)
     assert (context.scale.std(0) / context.scale.mean(0)).mean() > 0.05
-    (d,) = _departures(model, windows, 64)
+    (d,) = _departures(model, windows, 256)
     torch.testing.assert_close(context.mean + context.scale * d, future)
     denoiser.departure.measure(lambda: [d])
     assert abs(float(denoiser.white(future, context).square().mean()) - 1) < 0.2
