@@ -1,6 +1,6 @@
 """What drawing in latent space saves: the same recipe with and without an autoencoder.
 
-    python benchmarks/latent_vs_grid.py [--seconds 60] [--seeds 0 1] [--cases 64] [--members 16]
+    python benchmarks/latent_vs_grid.py [--seconds 400] [--seeds 0 1] [--cases 64] [--members 16]
 
 The world of recipes/two-regimes.yaml, whose best forecast is known exactly. Both sides have the
 same kind of network (the grid's has two more resolutions above, so that it sees as far), the same
@@ -124,7 +124,7 @@ def ratio(sides: dict[str, list[Point]]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--cases", type=int, default=64)
     parser.add_argument("--members", type=int, default=16)
