@@ -238,7 +238,7 @@ class Model:
         own, plain = self.recipe.sampler, partial(self.denoiser, context=context)
         if own.guidance is None:
             return plain
-        pair = together(self.denoiser, context, self.denoiser.unaware(context))
+        pair = together(self.denoiser, context, self.denoiser.told(context, 0.0))
         both = guided(pair, own.guidance)
         return resting(both, plain, *own.guidance_interval) if own.guidance_interval else both
 

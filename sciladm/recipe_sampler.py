@@ -20,8 +20,8 @@ OWN_KEYS = {
 
 
 class Sampler(Section):
-    """How noise becomes a draw. Keys below `guidance_interval` belong to some
-    samplers alone; one that is absent means that sampler's own default."""
+    """How noise becomes a draw. Keys below `guidance_interval` belong to some samplers alone; one
+    that is absent means that sampler's own default."""
 
     name: Name = Field(default="multistep", description="exponential multistep, or another")
     steps: int = Field(
@@ -80,7 +80,11 @@ class Sampler(Section):
 
     @model_validator(mode="after")
     def _an_interval(self) -> Self:
-        low, high = self.guidance_interval or (0, 1)
+        if self.guidance_interval is None:
+            return self
+        if self.guidance is None:
+            raise ValueError("guidance_interval says where guidance works; give guidance, too")
+        low, high = self.guidance_interval
         if not 0 <= low < high:
             raise ValueError(f"guidance_interval: two σ, 0 ≤ low < high; got {low:g}, {high:g}")
         return self

@@ -1,9 +1,12 @@
 """What departures are, and the last word on an ensemble's spread."""
 
+import shutil
+
 import pytest
 import torch
 
 from sciladm.model import Model
+from sciladm.tasks import fit_denoiser
 from sciladm.tasks.fit_denoiser import _departures, _missing_spread
 from sciladm.tasks.windows import Windows
 
@@ -32,3 +35,22 @@ def test_departures_are_shares_of_the_scale_and_whiten(tiny_run, tiny, tiny_cach
     torch.testing.assert_close(context.mean + context.scale * d, future)
     denoiser.departure.measure(lambda: [d])
     assert abs(float(denoiser.white(future, context).square().mean()) - 1) < 0.2
+
+
+def test_dropout_hides_contexts_in_training(tiny_run, tiny, tiny_cache, tmp_path, monkeypatch):
+    """With nearly all of them hidden, what the first layer makes of features is not trained."""
+    for constant in ("WINDOWS", "DRAWN"):
+        monkeypatch.setattr(fit_denoiser, constant, 32)
+    moved = {}
+    for dropout in (0.0, 0.999):
+        run = shutil.copytree(tiny_run, tmp_path / str(dropout))
+        model = Model.load(run)
+        own = model.recipe.denoiser.model_copy(update={"dropout": dropout, "steps": 3})
+        model.recipe = model.recipe.model_copy(update={"denoiser": own})
+        model.denoiser.backbone.requires_grad_(True)
+        weight = model.denoiser.backbone.enter.weight
+        drawn, before = len(model.denoiser.weight), weight.detach().clone()
+        fit_denoiser.fit_denoiser(model, tiny.data, lambda *_: None)
+        change = (weight.detach() - before)[:, drawn:]
+        moved[dropout] = float(change.square().mean())
+    assert moved[0.999] < 0.1 * moved[0.0]

@@ -136,8 +136,7 @@ def test_training_without_context():
     for step in range(300):
         label, r, noise = drawn(step)
         context = model.context(label, label[:, :0], torch.zeros(0, *shape))
-        told = _told(0, step, n, 0.5).view(-1, 1, 1)
-        context = replace(context, features=context.features * told)
+        context = model.told(context, _told(0, step, n, 0.5))
         loss = model.loss(r, context, training_sigma(0, step, n, 0.0, 1.0), noise)
         optimiser.zero_grad()
         loss.backward()
@@ -152,7 +151,7 @@ def test_training_without_context():
         odds = (2 * PLACE * x.sum(-1, keepdim=True) / (0.36 + sigma**2)).sigmoid()
         want = torch.where(label > 0, one, other), odds * one + (1 - odds) * other
         with torch.no_grad():
-            found = model(x, sigma, context), model(x, sigma, model.unaware(context))
+            found = model(x, sigma, context), model(x, sigma, model.told(context, 0.0))
         apart = (want[0] - want[1]).square().mean()
         for got, right in zip(found, want, strict=True):
             assert (got - right).square().mean() < 0.1 * apart + 0.003

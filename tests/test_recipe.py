@@ -24,6 +24,15 @@ def test_every_recipe_parses_and_survives_its_own_text(path, tmp_path):
     ("changes", "message"),
     [
         ({"denoiser.stepz": 3}, "unknown key `denoiser.stepz`; did you mean `steps`?"),
+        ({"sampler.guidance": 2.0}, "denoiser.dropout above 0"),
+        ({"sampler.guidance_interval": [0.1, 1.0]}, "give guidance, too"),
+        (
+            {
+                "denoiser.dropout": 0.1,
+                "sampler": {"guidance": 2.0, "guidance_interval": [1.0, 0.1]},
+            },
+            "0 ≤ low < high",
+        ),
         ({"denosier": {}}, "did you mean `denoiser`?"),
         ({"denoiser.steps": "many"}, "`denoiser.steps`: Input should be a valid integer"),
         ({"denoiser.steps": 0}, "greater than 0"),

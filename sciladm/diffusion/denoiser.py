@@ -62,9 +62,12 @@ class Denoiser(nn.Module):
         features = torch.cat([past, mean, forcings, statics], dim=1)
         return Context(mean, scale, features)
 
-    def unaware(self, context: Context) -> Context:
-        """The same departures, of which the network is told nothing: what `dropout` trains."""
-        return replace(context, features=torch.zeros_like(context.features))
+    def told(self, context: Context, share: Tensor | float) -> Context:
+        """The same departures, of which the network is told all (1) or nothing (0): a number, or
+        one for each of the batch (batch,)."""
+        told = torch.as_tensor(share).to(context.features)
+        told = told.view(-1, *[1] * (context.features.ndim - 1))
+        return replace(context, features=context.features * told)
 
     def departed(self, z: Tensor, context: Context) -> Tensor:
         """z → d, how far it departs from what is expected, as a share of how far it may."""

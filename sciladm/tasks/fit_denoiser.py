@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -74,8 +73,9 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
         past, forcings, future = _share(model, windows, step, part)
         context = denoiser.context(past, forcings, model.latent_statics)
         r = denoiser.white(future, context)
-        told = _told(seed, step, own.batch, own.dropout)[part::count].to(r.device)
-        context = replace(context, features=context.features * told.view(-1, *[1] * (r.ndim - 1)))
+        if own.dropout:
+            told = _told(seed, step, own.batch, own.dropout)
+            context = denoiser.told(context, told[part::count])
         generator = training_generator(seed, step, f"noise {part}")
         noise = torch.randn(r.shape, generator=generator).to(r.device)
         sigma = training_sigma(seed, step, own.batch, centre, spread)
