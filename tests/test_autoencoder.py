@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from sciladm.autoencoder.observed import Observed
 from sciladm.autoencoder.patch import PatchAutoencoder
 from sciladm.autoencoder.patches import Patches
 from sciladm.autoencoder.residual import ResidualCovariance
@@ -230,3 +231,34 @@ def test_residual_variances_are_exact_and_small_groups_are_pooled():
     assert torch.equal(residual.low[0], residual.low[1])
     unfitted = ResidualCovariance(patches, 3, groups, rank=5)
     assert not unfitted.draw(torch.randn(2, unfitted.numbers, *patches.cells)).any()
+
+
+def test_an_observed_cell_counts_once():
+    """Where patches are carried on past an edge, a cell lies in them twice."""
+    patches = Patches(REGION.shape, REGION.boundaries, 4)
+    residual = ResidualCovariance(patches, 3, torch.zeros(patches.cells, dtype=torch.int64))
+    x, y = fields(REGION, n=2).double()
+    seen = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    std = 0.1 + torch.rand(x.shape, generator=torch.Generator().manual_seed(1)).double()
+    observed = Observed.of(y, std, seen, residual.double())
+    off = (observed.told(x[None]) - observed.wanted()).square().sum()
+    torch.testing.assert_close(off, ((x - y) / std)[seen].square().sum())
+
+
+def test_a_residual_given_observations_is_the_regression_on_them():
+    """Against a dense solution, patch by patch, with neither a draw nor an error."""
+    patches = Patches(SPHERE.shape, SPHERE.boundaries, 2)
+    groups = torch.arange(4)[:, None].expand(4, 8)
+    residual = ResidualCovariance(patches, 3, groups, rank=3)
+    residual.fit([patches.join(residual_world(400, [1]))])
+    y = patches.join(residual_world(1, [1], 5))[0].double()
+    seen = torch.rand(y.shape, generator=torch.Generator().manual_seed(0)) < 0.4
+    std = torch.full_like(y, 0.3)
+    observed = Observed.of(y, std, seen, residual.double())
+    zero = torch.zeros_like(y)[None]
+    got = patches.split(observed.residual(zero, zero, zero))[0].flatten(1).T
+    rows = [patches.split(x[None].double())[0].flatten(1).T for x in (y, seen)]
+    for cell, (own, mask) in enumerate(zip(*rows, strict=True)):
+        at, c = mask.bool(), residual.covariance()[cell]
+        noisy = c[at][:, at] + 0.09 * torch.eye(int(at.sum()))
+        torch.testing.assert_close(got[cell], c[:, at] @ torch.linalg.solve(noisy, own[at]))

@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from sciladm.nn.layers import Attention, Block, Conv, Fourier
+from sciladm.nn.shrink import grown, total
 from sciladm.nn.unet import UNet
 
 BOUNDARIES = {1: ("periodic",), 2: ("pole", "periodic"), 3: ("bounded", "pole", "periodic")}
@@ -83,3 +84,18 @@ def test_attention_is_the_textbook_formula():
         heads.append(weights @ v[..., part])
     want = x + layer.out(torch.cat(heads, -1)).transpose(1, 2).reshape(x.shape)
     torch.testing.assert_close(layer(x), want)
+
+
+@pytest.mark.parametrize("samples", [20, 2000])
+def test_variances_are_drawn_together_and_none_is_lost(samples):
+    """Cells of two groups, of which one varies by itself and a tenth as much on the whole."""
+    generator = torch.Generator().manual_seed(0)
+    group = torch.arange(40) // 20
+    true = torch.where(group == 0, 1.0, 0.1 * torch.linspace(-1, 1, 40).exp()).double()
+    noise = torch.randn(samples, 40, 1, generator=generator).double()
+    square = (noise.square().sum(0).T * true).T
+    before = samples * torch.ones(40, 1).double()
+    found = grown(square, before, group, samples)
+    torch.testing.assert_close(total(found * before, group), total(square, group))
+    off = lambda ratio: (ratio[:, 0] / true).log().square().mean()
+    assert off(found) < (0.9 if samples == 20 else 1.1) * off(square / before)
