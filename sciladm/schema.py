@@ -68,5 +68,6 @@ def explain(error: ValidationError, keys_at: Callable[[tuple[int | str, ...]], l
             lines.append(f"key `{place}` is missing")
         else:
             got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r:.60})"
-            lines.append(f"`{place}`: {item['msg'].removeprefix('Value error, ')}{got}")
+            at = f"`{place}`: " if place else ""  # a rule between sections has no place
+            lines.append(f"{at}{item['msg'].removeprefix('Value error, ')}{got}")
     return "; ".join(dict.fromkeys(lines))
