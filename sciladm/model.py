@@ -110,7 +110,7 @@ class Model:
         rows, patterns = torch.from_numpy(self.grid.rows()), own.patterns
         departure = Departure(drawn, rows, self.grid.boundaries, patterns)
         said = PARAMETRISATIONS[own.parametrisation]
-        made = Denoiser(backbone, mean, departure, self._loss_weight(), said)
+        made = Denoiser(backbone, mean, departure, self._cells(), said)
         return made.to(self.device)
 
     def mean_forecast(self, steps: int, says_scale: bool) -> MeanForecast:
@@ -141,17 +141,17 @@ class Model:
             inputs, outputs, ends, widths=own.widths, blocks=own.blocks, attention=own.attention
         )
 
-    def _loss_weight(self) -> Tensor:
-        """What each latent number counts in training: its area and what it decodes to."""
-        decoded = self.autoencoder.importance() ** self.recipe.denoiser.weighting
-        area = torch.tensor(self.grid.area, dtype=torch.float32).to(self.device)
-        weight = decoded.view(-1, *[1] * area.ndim) * area * self._valid_share()
-        return weight.repeat(self.recipe.window.future, *[1] * area.ndim)
+    def _cells(self) -> Tensor:
+        """What each latent cell counts (*cells): its area, as far as data can be there."""
+        valid = self.autoencoder.patches.split(self.valid.float()[None])[0].mean(0)
+        return torch.tensor(self.grid.area, dtype=torch.float32).to(self.device) * valid
 
-    def _valid_share(self) -> Tensor:
-        """Of each latent cell's numbers, those that may hold data (*cells)."""
-        valid = self.valid.float()[None]
-        return self.autoencoder.patches.split(valid)[0].mean(0)
+    def decoded(self) -> Tensor:
+        """M (frame · channel, drawn, drawn): what drawn latents decode to in each channel of each
+        frame; see `PatchAutoencoder.decoded`."""
+        frames = torch.eye(self.recipe.window.future).to(self.device)
+        parts = [torch.kron(torch.diag(f), m) for f in frames for m in self.autoencoder.decoded()]
+        return torch.stack(parts)
 
     @cached_property
     def valid(self) -> Tensor:

@@ -162,12 +162,6 @@ class Denoiser(Section):
     sigma_spread: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         default="auto", description="standard deviation of ln σ in training; auto: the same"
     )
-    weighting: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="loss weight of a latent: its decoded variance to this power",
-    )
     ema: float = Field(
         default=0.05,
         gt=0,

@@ -97,6 +97,20 @@ def test_linear_path_is_area_weighted_principal_components():
     assert lost < 0.7 * lost_alone  # neighbours know
 
 
+def test_what_latents_decode_to_in_each_channel():
+    """Of fields that are their leading components: their own mean squares in a patch."""
+    auto, statics = make(SPHERE, latents=5, bound=1e6)
+    auto.whiten([fields(SPHERE)], statics)
+    z, other = torch.randn(2, 1, 5, *auto.patches.cells)
+    u = auto.spread[:, None, None] * (z - other)
+    patches = torch.einsum("bi...,ki->bk...", u, auto.basis * auto.scale)
+    want = patches.unflatten(1, (3, 4)).square().mean(2)
+    got = torch.einsum("bixy,cij,bjxy->bcxy", z - other, auto.decoded(), z - other)
+    torch.testing.assert_close(got, want)
+    shares = auto.decoded().diagonal(dim1=1, dim2=2).sum(0)
+    torch.testing.assert_close(shares / shares.sum(), auto.importance())
+
+
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 def test_latents_are_white_and_bounded(grid):
     auto, statics = make(grid, latents=6, bound=1e4)

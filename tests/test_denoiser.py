@@ -118,7 +118,7 @@ class Exact(nn.Module):
 
 def make(backbone, past=3):
     base = MeanForecast(LocalLinear(past, 2, ROWS, BOUNDARIES, 1), None, False)
-    return Denoiser(backbone, base, Departure(2, ROWS, BOUNDARIES, 512), torch.ones(2, 4, 6))
+    return Denoiser(backbone, base, Departure(2, ROWS, BOUNDARIES, 512), torch.ones(4, 6))
 
 
 def test_preconditioning_and_loss_at_the_optimum():
@@ -152,10 +152,12 @@ def test_untrained_network_is_the_white_gaussian_and_loss_one():
 
 def test_weights_of_the_loss():
     model = make(Exact(1.0))
-    heavy = torch.zeros(2, 4, 6)
-    heavy[1, 2] = 3.0
+    model.base.parts.counts.copy_(torch.tensor([0.0, 2.0]))
+    heavy = torch.zeros(4, 6)
+    heavy[2] = 3.0
     weighted = Denoiser(Exact(1.0), model.base, model.departure, heavy)
     assert float(weighted.weight.mean()) == pytest.approx(1)
+    assert (weighted.weight[1, 2] == 8).all() and weighted.weight.count_nonzero() == 6
     past, forcing, _, _ = linear_world(8, 3)
     context = weighted.context(past, forcing, torch.zeros(1, 4, 6))
     r, noise = torch.randn(2, 8, 2, 4, 6)
@@ -168,7 +170,8 @@ def test_forecast_of_a_linear_world_is_calibrated():
     past, forcing, target, exact = linear_world(600, 0)
     model = make(Exact(1.0))
     model.base.linear.fit([(past, forcing, target)], ridge=1e-6)
-    model.departure.measure(lambda: [target - model.base.linear(past, forcing)])
+    context = model.context(past, forcing, torch.zeros(1, 4, 6))
+    model.departure.measure(lambda: [model.departed(target, context)])
     past, forcing, target, _ = linear_world(500, 9)
     context = model.context(past, forcing, torch.zeros(1, 4, 6))
     noise = torch.randn(500, 2, 4, 6, generator=torch.Generator().manual_seed(4))

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,9 +33,40 @@ def test_departures_are_shares_of_the_scale_and_whiten(tiny_run, tiny, tiny_cach
     context = denoiser.context(past, forcings, model.latent_statics)
     assert (context.scale.std(0) / context.scale.mean(0)).mean() > 0.05
     (d,) = _departures(model, windows, 256)
-    torch.testing.assert_close(context.mean + context.scale * d, future)
+    joined = denoiser.base.joined(context.scale * d)
+    torch.testing.assert_close(context.mean + joined, future, atol=1e-4, rtol=1e-4)
     denoiser.departure.measure(lambda: [d])
     assert abs(float(denoiser.white(future, context).square().mean()) - 1) < 0.2
+
+
+def test_parts_of_a_run_are_white_and_few_variables_each(tiny_run, tiny, tiny_cache):
+    model = Model.load(tiny_run)
+    windows, base = Windows.of(model, tiny.data.splits, "train"), model.denoiser.base
+    past, forcings, future = windows.at(np.arange(len(windows)))
+    parts = base.apart(future - base.linear(past, forcings))
+    share = model.denoiser.cells / model.denoiser.cells.sum()
+    covariance = torch.einsum("bpij,bqij,ij->pq", parts, parts, share) / len(parts)
+    torch.testing.assert_close(covariance, torch.eye(len(covariance)), atol=0.2, rtol=0)
+    forms = model.decoded()
+    of_each = torch.einsum("cp,vcd,dp->vp", base.parts.back, forms, base.parts.back)
+    alone = forms.diagonal(dim1=1, dim2=2)
+    few = lambda carried: float((carried / carried.sum(0)).square().sum(0).mean())
+    assert few(of_each) > few(alone) + 0.05
+    counts = base.parts.counts
+    assert float(counts.mean()) == pytest.approx(1) and (counts > 0).all()
+
+
+def test_what_drawn_frames_decode_to(tiny_run):
+    """Two frames drawn at once decode apart from each other."""
+    model = Model.load(tiny_run)
+    one = model.decoded()
+    window = model.recipe.window.model_copy(update={"future": 2})
+    model.recipe = model.recipe.model_copy(update={"window": window})
+    (channels, k, _), two = one.shape, model.decoded()
+    assert two.shape == (2 * channels, 2 * k, 2 * k)
+    torch.testing.assert_close(two[:channels, :k, :k], one)
+    torch.testing.assert_close(two[channels:, k:, k:], one)
+    assert not two[:channels, k:].any() and not two[channels:, :k].any()
 
 
 def test_dropout_hides_contexts_in_training(tiny_run, tiny, tiny_cache, tmp_path, monkeypatch):

@@ -93,7 +93,10 @@ def test_two_contexts_in_one_evaluation():
     shape, ends = (4, 6), ("pole", "periodic")
     departure = measured(world(500, shape, 0) + 0.5, shape, ends)
     backbone = Linear(2 + 3, 2)
-    denoiser = Denoiser(backbone, nn.Identity(), departure, torch.ones(2, *shape))
+    base = MeanForecast(
+        LocalLinear(1, 2, torch.zeros(shape, dtype=torch.int64), ends), None, False
+    )
+    denoiser = Denoiser(backbone, base, departure, torch.ones(shape))
     here, there = contexts(5, shape)
     scaled = replace(there, scale=here.scale)
     x = torch.randn(5, 2, *shape, generator=torch.Generator().manual_seed(4))
@@ -123,7 +126,7 @@ def test_training_without_context():
     rows = torch.zeros(shape, dtype=torch.int64)
     base = MeanForecast(LocalLinear(1, 1, rows, ends), None, says_scale=False)
     backbone = UNet(1 + 2, 1, ends, widths=(16,), blocks=1, attention=False)
-    model = Denoiser(backbone, base, Departure(1, rows, ends, 0), torch.ones(1, *shape))
+    model = Denoiser(backbone, base, Departure(1, rows, ends, 0), torch.ones(shape))
     optimiser = torch.optim.Adam(backbone.parameters(), lr=8e-3)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 300)
 

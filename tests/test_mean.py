@@ -50,6 +50,14 @@ def forecast(network, known, came, says_scale=True):
     return mean
 
 
+def turned(mean, angle):
+    """The same, with parts that mix both channels."""
+    turn = torch.tensor([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]).float()
+    mean.parts.turn.copy_(turn)
+    mean.parts.back.copy_(turn.T)
+    return mean
+
+
 def answer(mean, known):
     nothing = known[:, :0]
     return mean(known, nothing, NOTHING.expand(len(known), 0, *SHAPE))
@@ -70,18 +78,24 @@ def test_scale_is_bounded_and_in_units_of_what_the_linear_map_leaves():
     mean = forecast(Says(lambda f: f), known, came)
     for sign in (-1, 1):
         _, scale = answer(mean, torch.full((1, 1, *SHAPE), sign * 1e4))
-        want = np.exp(USUAL + sign * BOUND) * mean.linear.left()[None]
+        want = torch.full_like(scale, np.exp(USUAL + sign * BOUND))
         torch.testing.assert_close(scale, want)
+        drawn = mean.joined(scale)
+        torch.testing.assert_close(drawn, want * mean.linear.left())
 
 
 def test_where_a_scale_is_said_the_loss_is_the_crps():
     known, came, _ = stormy(200, 0)
-    mean = forecast(Says(torch.sin), known, came)
+    mean = turned(forecast(Says(torch.sin), known, came), 0.5)
     expected, scale = answer(mean, known)
     loss = mean.loss(known, known[:, :0], NOTHING.expand(200, 0, *SHAPE), came)
     left = mean.linear.left()
     assert (left[0] / left[1] > 3).all() and scale.log().std() > 0.3
-    torch.testing.assert_close(loss, normal_crps((came - expected) / left, scale / left))
+    one, two = ((came - expected) / left).unbind(1)
+    parts = torch.stack(
+        [np.cos(0.5) * one + np.sin(0.5) * two, np.cos(0.5) * two - np.sin(0.5) * one], 1
+    )
+    torch.testing.assert_close(loss, normal_crps(parts, scale))
 
 
 def test_a_mean_alone_is_scored_by_its_square():
@@ -111,6 +125,7 @@ def test_a_network_learns_how_far_frames_depart():
     fresh, came, size = stormy(1000, 5)
     with torch.no_grad():
         expected, scale = answer(mean, fresh)
+    scale = mean.joined(scale)
     assert ((expected - fresh) / size).square().mean().sqrt() < 0.15
     assert (scale / size).log().square().mean().sqrt() < 0.15
     left = (came - expected) / scale
@@ -134,7 +149,7 @@ def knowing(f):
 def denoiser():
     known, came, _ = stormy(4000, 3, STEEP)
     mean = forecast(Says(knowing), known, came)
-    made = Denoiser(nn.Identity(), mean, Departure(2, ROWS, ENDS, 512), torch.ones(2, *SHAPE))
+    made = Denoiser(nn.Identity(), mean, Departure(2, ROWS, ENDS, 512), torch.ones(SHAPE))
     context = made.context(known, known[:, :0], NOTHING)
     made.departure.measure(lambda: [made.departed(came, context)])
     return made
@@ -176,9 +191,9 @@ def test_skewed_departures_are_drawn_without_bias():
 
 def test_where_no_data_can_be_the_network_is_not_asked(denoiser):
     known, _, _ = stormy(5, 4)
-    weight = torch.ones(2, *SHAPE)
-    weight[:, 1] = 0
-    without = Denoiser(nn.Identity(), denoiser.base, denoiser.departure, weight)
+    cells = torch.ones(SHAPE)
+    cells[1] = 0
+    without = Denoiser(nn.Identity(), denoiser.base, denoiser.departure, cells)
     scale = without.context(known, known[:, :0], NOTHING).scale
     usual = denoiser.context(known, known[:, :0], NOTHING).scale
     assert (scale[:, :, 1] == 1).all() and not (usual[:, :, 1] == 1).any()

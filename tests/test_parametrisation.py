@@ -154,7 +154,7 @@ def denoiser(method, backbone):
     rows = torch.zeros(4, dtype=torch.int64)
     base = MeanForecast(LocalLinear(1, 2, rows, ("periodic",), 1), None, False)
     departure = Departure(2, rows, ("periodic",), 0)
-    return Denoiser(backbone, base, departure, torch.ones(2, 4), method)
+    return Denoiser(backbone, base, departure, torch.ones(4), method)
 
 
 def nothing(batch):

@@ -144,6 +144,14 @@ class PatchAutoencoder(nn.Module):
         carried = (self.scale * self.spread).square()
         return carried / carried.sum()
 
+    def decoded(self) -> Tensor:
+        """M (channel, latents, latents): zᵀ M z is the mean square over a patch, in normalised
+        units, that latents z have in each channel along the principal components."""
+        cells = self.patches.size(1)
+        decoded = self.basis * self.scale * self.spread
+        decoded = decoded.view(-1, cells, decoded.shape[1])
+        return torch.einsum("cri,crj->cij", decoded, decoded) / cells
+
     def _encode_raw(self, x: Tensor, statics: Tensor) -> Tensor:
         y = self.patches.split(x)
         u = self._project(y)

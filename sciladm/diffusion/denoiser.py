@@ -1,7 +1,8 @@
 """E[clean | noisy, context], and what it is trained on.
 
 The network never sees the target z itself but its whitened departure r from what is expected:
-z = mean(context) + scale(context) · d, d = its own mean + S r. Noise, sampler and guidance work on
+z = mean(context) + P (scale(context) · d), d = its own mean + S r, P what joins the parts of a
+departure. Noise, sampler and guidance work on
 r, whose covariance is 1.
 """
 
@@ -19,8 +20,8 @@ from sciladm.diffusion.parametrisation import EDM, Parametrisation
 class Context:
     """All that is known, computed once per sampler call.
 
-    mean: (batch, channel, *space); scale: how far frames may depart from it this time, likewise;
-    features: (batch, feature, *space).
+    mean: (batch, channel, *space); scale: how far each part of a frame may depart from it this
+    time (batch, part, *space); features: (batch, feature, *space).
     """
 
     mean: Tensor
@@ -32,18 +33,18 @@ class Denoiser(nn.Module):
     """D(x, σ, context) = E[r | r + σ n = x], whatever its network is trained to say.
 
     backbone: (batch, channels + features, *space), (batch,) → (batch, channels, *space), where
-    features = past + channels (the mean) + forcings + statics. weight: (channels, *space), what
-    each number counts in the loss (areas, decoded variance); only its ratios matter.
+    features = past + channels (the mean) + forcings + statics. cells: (*space), what each counts
+    in the loss (areas; 0 where no data can be); only its ratios matter.
     """
 
-    weight: Tensor
+    cells: Tensor
 
     def __init__(
         self,
         backbone: nn.Module,
         base: MeanForecast,
         departure: Departure,
-        weight: Tensor,
+        cells: Tensor,
         parametrisation: Parametrisation = EDM,
     ) -> None:
         super().__init__()
@@ -51,14 +52,20 @@ class Denoiser(nn.Module):
         self.base = base
         self.departure = departure
         self.parametrisation = parametrisation
-        self.register_buffer("weight", weight / weight.mean())
+        self.register_buffer("cells", cells / cells.mean())
+
+    @property
+    def weight(self) -> Tensor:
+        """What each number counts in the loss (part, *space), 1 on average."""
+        counts: Tensor = self.base.parts.counts.view(-1, *[1] * self.cells.ndim) * self.cells
+        return counts
 
     def context(self, past: Tensor, forcings: Tensor, statics: Tensor) -> Context:
         """Latents of known frames (batch, past, *space), forcings at the valid time (batch,
         forcing, *space), statics (static, *space) or with a batch, all on the latent grid."""
         statics = statics.expand(len(past), *statics.shape[-past.ndim + 1 :])
         mean, scale = self.base(past, forcings, statics)
-        scale = scale.where(self.weight > 0, 1.0)  # where no data can be, nothing was learnt
+        scale = scale.where(self.cells > 0, 1.0)  # where no data can be, nothing was learnt
         features = torch.cat([past, mean, forcings, statics], dim=1)
         return Context(mean, scale, features)
 
@@ -70,8 +77,9 @@ class Denoiser(nn.Module):
         return replace(context, features=context.features * told)
 
     def departed(self, z: Tensor, context: Context) -> Tensor:
-        """z → d, how far it departs from what is expected, as a share of how far it may."""
-        return (z - context.mean) / context.scale
+        """z → d, the parts by which it departs from what is expected, as shares of how far they
+        may."""
+        return self.base.apart(z - context.mean) / context.scale
 
     def white(self, z: Tensor, context: Context) -> Tensor:
         """z → r."""
@@ -79,11 +87,12 @@ class Denoiser(nn.Module):
 
     def clean(self, r: Tensor, context: Context) -> Tensor:
         """r → z."""
-        return context.mean + context.scale * self.departure.colour(r)
+        return context.mean + self.base.joined(context.scale * self.departure.colour(r))
 
     def log_volume(self, context: Context) -> Tensor:
         """ln of the volume that `clean` gives to a unit of r (batch,), float64."""
-        return context.scale.flatten(1).double().log().sum(1) + self.departure.log_det()
+        told = context.scale.flatten(1).double().log().sum(1)
+        return told + self.base.log_det() + self.departure.log_det()
 
     def forward(self, x: Tensor, sigma: Tensor | float, context: Context) -> Tensor:
         """Noisy x (batch, channel, *space) at noise level σ (a number, or (batch,)) → r."""

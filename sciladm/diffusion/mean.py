@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sciladm.diffusion.parts import Parts
 from sciladm.nn.linear import LocalLinear
 
 USUAL, BOUND = -0.75, 1.25
@@ -24,36 +25,49 @@ class MeanForecast(nn.Module):
 
     network: (batch, features, *space), (batch,) → (batch, outputs, *space), where features =
     past + channels (the linear map's) + forcings + statics; None where the linear map is all. The
-    first `channels` outputs are added to the mean, in units of what the linear map leaves; where
-    it `says_scale`, as many follow, and these, bounded, are the ln of the scale in these units.
+    first `channels` outputs are the parts of what is added to the mean; where it `says_scale`, as
+    many follow, and these, bounded, are the ln of the scale of each part of a departure.
     """
 
     def __init__(self, linear: LocalLinear, network: nn.Module | None, says_scale: bool) -> None:
         super().__init__()
         self.linear, self.network = linear, network
         self.says_scale = says_scale and network is not None
+        self.parts = Parts(linear.weight.shape[1])
 
     def forward(self, past: Tensor, forcings: Tensor, statics: Tensor) -> tuple[Tensor, Tensor]:
         """Latents of known frames, forcings at the drawn frames' times, statics, all (batch, …,
-        *space) on the latent grid → mean (batch, channels, *space) and scale, likewise; 1 where
-        no network says it."""
+        *space) on the latent grid → mean (batch, channels, *space) and scale (batch, parts,
+        *space); 1 where no network says it."""
         mean: Tensor = self.linear(past, forcings)
         if self.network is None:
             return mean, torch.ones_like(mean)
         seen = torch.cat([past, mean, forcings, statics], dim=1)
         said: Tensor = self.network(seen, mean.new_zeros(len(mean)))
-        left = self.linear.left()
         added, size = said[:, : mean.shape[1]], said[:, mean.shape[1] :]
-        scale = left * _scale(size) if self.says_scale else torch.ones_like(mean)
-        return mean + left * added, scale
+        scale = _scale(size) if self.says_scale else torch.ones_like(mean)
+        return mean + self.joined(added), scale
+
+    def apart(self, departure: Tensor) -> Tensor:
+        """Departures from the mean, in units of latents → their parts, in units of what the
+        linear map leaves."""
+        return self.parts.apart(departure / self.linear.left())
+
+    def joined(self, parts: Tensor) -> Tensor:
+        """The inverse of `apart`."""
+        return self.linear.left() * self.parts.joined(parts)
+
+    def log_det(self) -> float:
+        """ln of the volume that `joined` gives to a unit of parts."""
+        left = self.linear.left()
+        return float(left.double().log().sum()) + left[0].numel() * self.parts.log_det()
 
     def loss(self, past: Tensor, forcings: Tensor, statics: Tensor, future: Tensor) -> Tensor:
-        """What to make small (batch, channels, *space), in units of what the linear map leaves:
-        the CRPS of N(mean, scale²) where it says a scale, else the squared departure."""
+        """What to make small (batch, parts, *space), in units of what the linear map leaves: the
+        CRPS of N(0, scale²) where it says a scale, else the squared departure."""
         mean, scale = self(past, forcings, statics)
-        departure, left = future - mean, self.linear.left()
-        squared: Tensor = (departure / left).square()
-        return normal_crps(departure, scale) / left if self.says_scale else squared
+        parts = self.apart(future - mean)
+        return normal_crps(parts, scale) if self.says_scale else parts.square()
 
 
 def _scale(size: Tensor) -> Tensor:

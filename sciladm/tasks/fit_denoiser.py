@@ -43,13 +43,20 @@ def train_mean(
 ) -> None:
     """The linear part in closed form, then ``steps`` of the network, if it has one."""
     mean.linear.fit(_moved(model, windows, WINDOWS), RIDGE)
+    left, cells = mean.linear.left(), model.denoiser.cells
+    departures = (
+        (future - mean.linear(past, forcings)) / left
+        for past, forcings, future in _moved(model, windows, WINDOWS)
+    )
+    mean.parts.fit(departures, left, cells, model.decoded())
     count = parts(model.device)
-    weight, statics = model.denoiser.weight, model.latent_statics
+    counts = mean.parts.counts.view(-1, *[1] * cells.ndim) * cells
+    statics = model.latent_statics
 
     def step_loss(step: int, part: int) -> Tensor:
         past, forcings, future = _share(model, windows, step, part)
         placed = statics.expand(len(past), *statics.shape)
-        return (mean.loss(past, forcings, placed, future) * weight).mean()
+        return (mean.loss(past, forcings, placed, future) * counts).mean()
 
     if mean.network is not None:
         told = lambda step, loss: report(step / steps, f"loss {loss:.3f}")
