@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DOORS = {
     "train": "sciladm.train",
     "forecast": "sciladm.forecast",
+    "infill": "sciladm.infill",
     "simulate": "sciladm.simulate.__main__",
     "evaluate": "sciladm.evaluate",
 }

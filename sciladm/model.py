@@ -173,9 +173,13 @@ class Model:
     def sampler(self) -> Sampler:
         """Noise → draws."""
         own = self.recipe.sampler
-        fitted = float(self.facts.get("sigma_max", 80.0))
-        sigma_max = fitted if own.sigma_max == "auto" else own.sigma_max
-        return SAMPLERS[own.name](own.steps, sigma_max, own.sigma_min, **own.own_keys())
+        return SAMPLERS[own.name](own.steps, self.sigma_max, own.sigma_min, **own.own_keys())
+
+    @property
+    def sigma_max(self) -> float:
+        """From which σ on noise drowns all there is."""
+        own = self.recipe.sampler.sigma_max
+        return float(self.facts.get("sigma_max", 80.0)) if own == "auto" else own
 
     def forcings(self, times: Times) -> Tensor:
         """Forcings of all frames at ``times`` on the latent grid (k, *cells)."""

@@ -78,7 +78,9 @@ class Data(Section):
 class Window(Section):
     """What one draw of the denoiser sees and makes."""
 
-    past: Positive = Field(default=1, description="known frames before the forecast")
+    past: int = Field(
+        default=1, ge=0, description="known frames before the forecast; 0: draws of the climate"
+    )
     future: Positive = Field(default=1, description="frames drawn at once")
     step: str = Field(
         default="24h", description="time between frames: auto, or a multiple of the data's own"

@@ -11,7 +11,8 @@ PACKAGE = ROOT / "sciladm"
 ORDER = [
     "conventions", "calendar", "schema", "grid", "recipe_sampler", "recipe", "simulate", "metrics",
     "baselines", "data", "observe", "nn", "autoencoder", "diffusion", "latents", "training",
-    "model", "report", "tasks", "cli", "train", "forecast", "evaluate",
+    "model", "report", "tasks", "cli", "train", "forecast", "infill",
+    "evaluate",
 ]  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -15,13 +15,14 @@ import pytest
 import xarray as xr
 import yaml
 
-from sciladm import evaluate, forecast, train
+from sciladm import evaluate, forecast, infill, train
 from sciladm.data.blocks import ForecastStore
 from sciladm.simulate import __main__ as simulate
 from tests.conftest import QUICK, Tiny
 
 ROOT = Path(__file__).parents[1]
-DOORS = {door.__name__.split(".")[1]: door for door in (train, forecast, evaluate, simulate)}
+OPEN = (train, forecast, infill, evaluate, simulate)
+DOORS = {door.__name__.split(".")[1]: door for door in OPEN}
 OWN = {
     "schema": 1,
     "name": "own",
@@ -219,6 +220,21 @@ COMMANDS = {
     "forecast run --init test:1 --lead 1d --members 2 --out F.zarr": "another configuration",
     "forecast run {one} --members 3 --out F.zarr": "another configuration --overwrite",
     "forecast run {one} --set output.layout=weatherbench2 --out new.zarr": "simulated",
+    # infill
+    "infill": "Missing argument RUN",
+    "infill run gap.nc": "Missing option --out",
+    "infill run gone.nc --out new.zarr": "no such file gone.nc",
+    "infill theirs gap.nc --out new.zarr": "theirs is not a trained run",
+    "infill run fields.nc --out new.zarr": "no variable geopotential",
+    "infill run coarse.nc --out new.zarr": "latitude are not in the data",
+    "infill run gap.nc --out theirs": "theirs exists",
+    "infill run gap.nc --out theirs --overwrite": "theirs exists no filled store --out",
+    "infill run gap.nc --method magic --out new.zarr": "method magic guided, oi",
+    "infill run gap.nc --output map --out new.zarr": "output map members, mean_std, quantiles",
+    "infill run gap.nc --obs-error x --out new.zarr": "--obs-error x NAME=NUMBER",
+    "infill run gap.nc --obs-error 1 --out new.zarr": "obs_error of which variable",
+    "infill run gap.nc --obs-error snow=1 --out new.zarr": "obs_error no variable snow",
+    "infill run gap.nc --out new.zarr": "first 1 whole window.past: 0",
     # evaluate
     "evaluate": "Missing argument F.zarr",
     "evaluate F.zarr": "Missing option --out",

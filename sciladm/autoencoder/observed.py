@@ -20,7 +20,8 @@ class Observed:
     weights: W (cell, number, number) for each latent cell with Wᵀ W = Mᵀ (M C Mᵀ + R)⁻¹ M, where
     M picks what was observed of a patch, C is the residual's covariance and R the errors'. Rows of
     what was not observed are 0. With the residual in it, the error of one cell belongs to its
-    neighbours', too: left out, members come out a tenth too narrow (docs/log.md).
+    neighbours', too: left out, members come out a tenth too narrow (docs/log.md). values:
+    (1 or member, channel, *space).
     """
 
     patches: Patches
@@ -34,9 +35,9 @@ class Observed:
         cls, values: Tensor, std: Tensor, observed: Tensor, residual: ResidualCovariance
     ) -> "Observed":
         """values, std and observed (True = is one), all (channel, *space), in the units in which
-        fields are encoded."""
+        fields are encoded; values may differ from member to member (member, channel, *space)."""
         patches = residual.patches
-        values = values.where(observed, 0.0)
+        values = values.where(observed, 0.0).view(-1, *observed.shape)
         std = std.clamp(min=LEAST).where(observed, 0.0)
         covariance = residual.covariance()
         errors, seen = (_rows(patches, x.to(values)) for x in (std, observed))
@@ -56,8 +57,8 @@ class Observed:
         return torch.einsum("nij,bnj->bni", self.weights, self._split(fields)).flatten(1)
 
     def wanted(self) -> Tensor:
-        """What they should say (1, number)."""
-        return self.told(self.values[None])
+        """What they should say (1 or member, number)."""
+        return self.told(self.values)
 
     def residual(self, decoded: Tensor, drawn: Tensor, normal: Tensor) -> Tensor:
         """What decoding left, given the observations: r + C Wᵀ W (y − decoded − r − e) for a

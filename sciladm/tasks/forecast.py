@@ -54,7 +54,7 @@ class Forecast:
                 own = [self._key(time, start, m) for m in members]
                 states = model.decode(frames[:, number], np.repeat(time, size), own)
                 out.append(states[: len(block.members)])
-            past = torch.cat([past, frames], dim=1)[:, -past.shape[1] :]
+            past = torch.cat([past, frames], dim=1)[:, future:]
         return np.stack(out, axis=1)
 
     def _key(self, valid: np.datetime64, init: np.datetime64, member: int) -> Key:
@@ -112,8 +112,10 @@ def from_states(
 
     def known(number: int) -> Tensor:
         # One state at a time: a convolution's bits depend on the size of the batch.
+        none = torch.empty(0, model.recipe.autoencoder.channels, *model.grid.shape)
         return torch.cat(
-            [model.encode(frames.read(one), times[one]) for one in needed[number][:, None]]
+            [none.to(model.device)]
+            + [model.encode(frames.read(one), times[one]) for one in needed[number][:, None]]
         )
 
     return Forecast(model, known, times[init], leads, seed)

@@ -1,8 +1,9 @@
 """What people call in Python: a trained run as an object, Datasets in and Datasets out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from sciladm.tasks import both_ways
 from sciladm.tasks import typicality as typical
 from sciladm.tasks.fit import fit as train
 from sciladm.tasks.forecast import from_states, whole_windows
+from sciladm.tasks.infill import Wish
+from sciladm.tasks.infill import infill as fill
 from sciladm.tasks.run import run_path
 from sciladm.tasks.voice import Silent, Voice
 
@@ -72,6 +75,43 @@ class TrainedModel:
         values = np.stack([np.concatenate(one) for one in parts])
         named = model.fields.to_dataset(values, ("init_time", "member", "lead_time"), {})
         return plan.arrange({str(name): named[name].values for name in named.data_vars})
+
+    def infill(
+        self,
+        ds: xr.Dataset,
+        members: int = 16,
+        obs_error: float | Mapping[str, float] = 0.0,
+        method: Literal["guided", "oi"] = "guided",
+        output: Literal["members", "mean_std", "quantiles"] = "members",
+        evaluations: int = 24,
+        seed: int = 0,
+        workers: int = 2,
+    ) -> xr.Dataset:
+        """An ensemble of what is missing in ``ds``: NaN is the question, members are the answer.
+
+        Times a step of the run apart are filled together. A run without past frames
+        (``window.past: 0``) fills any of them; another one goes from its whole past onward and
+        takes up what was observed on its way.
+
+        Args:
+            ds: States with holes, names and layout as CF or WeatherBench2 have them.
+            members: Ensemble size. A member's values do not depend on it.
+            obs_error: Standard error of the observations, in the unit of the variable; by name
+                where there are several. With 0 observed values come back bit for bit.
+            method: "guided": the denoiser; "oi": optimal interpolation with the fitted covariance
+                of the latents, the baseline that a denoiser has to beat.
+            output: "members"; "mean_std": their mean and, as ``<name>_std``, their standard
+                deviation; "quantiles" over ``quantile``.
+            evaluations: Of the network a draw.
+            seed: Of the draws.
+            workers: Micro-batches of members drawn at once.
+
+        Returns:
+            ``ds`` with its variables over ``member`` too, and where they were observed as
+            ``<name>_observed``; cells that never hold data stay NaN. Attributes tell the method.
+        """
+        wish = Wish(members, obs_error, method, output, evaluations, seed, workers)
+        return fill(self.model, ds, wish)
 
     def encode(self, ds: xr.Dataset) -> xr.Dataset:
         """Latents of the states of ``ds``: variable ``latent`` over time, channel and space."""

@@ -1,0 +1,139 @@
+"""In-filling by a trained run, beside the exact posterior of its world.
+
+    python -m sciladm.train recipes/gaussian.yaml --set window.past=0 --run-dir RUN
+    python benchmarks/infill.py RUN --cases 24 --methods guided oi
+
+Test states of a world with known answers are hidden in three ways. The run's members and as many
+of the exact posterior are scored in the hidden cells: fair CRPS over the exact one's with its 95 %
+interval over cases, spread–skill, the farthest member from the exact mean in exact standard
+deviations, misfit at observed cells in standard errors; seconds of process time per member.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+import sciladm
+from sciladm.data.catalog import world_of
+from sciladm.metrics.ensemble import fair_crps
+from sciladm.tasks.run import open_run
+from sciladm.tasks.voice import Silent
+
+TITLE = f"{'problem':10} {'method':8} {'CRPS / exact':>22} {'spread–skill':>13} {'exact':>6} " \
+        f"{'farthest':>9} {'exact':>6} {'misfit':>7} {'s/member':>9}"  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Which cells are observed, and their standard error, in standard deviations."""
+
+    seen: np.ndarray
+    error: float
+
+
+def problems(shape: tuple[int, int], seed: int) -> dict[str, Problem]:
+    """A gap of half the sides, every second cell at random, one in twenty with a large error."""
+    rng = np.random.default_rng(seed)
+    rows, columns = shape
+    block = np.ones(shape, bool)
+    block[rows // 4 : 3 * rows // 4, columns // 4 : 3 * columns // 4] = False
+    return {
+        "block": Problem(block, 0.01),
+        "half": Problem(rng.random(shape) < 0.5, 0.01),
+        "twentieth": Problem(rng.random(shape) < 0.05, 0.1),
+    }
+
+
+def scores(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Fair CRPS, variance within, squared error of the mean, in the mean over cells."""
+    spread = members.var(0, ddof=1) * (1 + 1 / len(members))
+    error = (members.mean(0) - truth) ** 2
+    return np.array([fair_crps(members, truth).mean(), spread.mean(), error.mean()])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--cases", type=int, default=24)
+    parser.add_argument("--members", type=int, default=16)
+    parser.add_argument("--methods", nargs="+", default=["guided", "oi"])
+    parser.add_argument("--only", nargs="+", default=["block", "half", "twentieth"])
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    opened, data = open_run(asked.run, torch.device("cpu"), {}, None, Silent())
+    model = sciladm.load(asked.run)
+    world = world_of(opened.recipe.data.card, data.source)
+    (name,) = (channel.variable for channel in opened.fields.channels)
+    law, test = world.climate, data.indices("test")
+    size = float(np.sqrt(np.mean(law.variance)))
+    chosen = test[np.linspace(0, len(test) - 1, asked.cases).astype(int)]
+    print(TITLE)
+    for kind, problem in problems(opened.fields.grid.shape, asked.seed).items():
+        if kind not in asked.only:
+            continue
+        rng = np.random.default_rng([asked.seed, len(kind)])
+        at = np.flatnonzero(problem.seen)
+        operator = np.zeros((len(at), problem.seen.size))
+        operator[np.arange(len(at)), at] = 1
+        std, hidden = problem.error * size, ~problem.seen
+        found: dict[str, list[np.ndarray]] = {method: [] for method in ("exact", *asked.methods)}
+        farthest = dict.fromkeys(found, 0.0)
+        misfit: dict[str, list[float]] = {method: [] for method in found}
+        cost = dict.fromkeys(found, 0.0)
+        for number in chosen:
+            truth = data.frames.read(np.array([number]))[0, 0].astype(float)
+            values = truth.ravel()[at] + std * rng.standard_normal(len(at))
+            exact = law.condition(operator, values, std)
+            middle = exact.mean[0]
+            deviation = np.sqrt(np.maximum(exact.variance[0], 1e-12))
+            state = np.full(problem.seen.shape, np.nan, np.float32)
+            state.ravel()[at] = values
+            asked_ds = xr.Dataset(
+                {name: (("time", *opened.fields.grid.names), state[None])},
+                {axis.name: axis.values for axis in opened.fields.grid.axes}
+                | {"time": data.frames.times[[number]]},
+            )
+            for method in found:
+                start = time.process_time()
+                if method == "exact":
+                    members = exact.sample(rng, asked.members)[:, 0]
+                else:
+                    filled = model.infill(
+                        asked_ds, asked.members, obs_error=std, method=method, workers=1
+                    )
+                    members = filled[name].values[:, 0].astype(float)
+                cost[method] += (time.process_time() - start) / asked.members
+                found[method].append(scores(members[:, hidden], truth[hidden]))
+                off = np.abs(members - middle)[:, hidden] / deviation[hidden]
+                farthest[method] = max(farthest[method], float(off.max()))
+                told = (members.reshape(len(members), -1)[:, at] - values) / std
+                misfit[method].append(float(np.mean(told**2)))
+        report(kind, found, farthest, misfit, {m: c / len(chosen) for m, c in cost.items()})
+
+
+def report(kind, found, farthest, misfit, cost) -> None:  # type: ignore[no-untyped-def]
+    """One line a method."""
+    rng = np.random.default_rng(0)
+    table = {method: np.array(rows) for method, rows in found.items()}
+    calibration = lambda t: float(np.sqrt(t[:, 1].mean() / t[:, 2].mean()))
+    exact = table.pop("exact")
+    draws = rng.integers(len(exact), size=(2000, len(exact)))
+    for method, own in table.items():
+        ratio = own[:, 0].mean() / exact[:, 0].mean()
+        low, high = np.quantile(own[draws, 0].mean(1) / exact[draws, 0].mean(1), (0.025, 0.975))
+        print(
+            f"{kind:10} {method:8} {ratio:8.3f} [{low:.3f}, {high:.3f}] {calibration(own):13.3f} "
+            f"{calibration(exact):6.3f} {farthest[method]:9.2f} {farthest['exact']:6.2f} "
+            f"{np.sqrt(np.mean(misfit[method])):7.3f} {cost[method]:9.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Fill the gaps of gridded data with an ensemble from a run, and write it to zarr."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sciladm import cli
+from sciladm.conventions import UserError
+
+
+def infill(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
+    gappy: Annotated[
+        list[str],
+        typer.Argument(metavar="GAPPY", help="Files or stores with NaN where values are missing."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="F.zarr", help="Store to write.")],
+    members: Annotated[int, typer.Option(min=1, metavar="N", help="Ensemble size.")] = 16,
+    obs_error: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]STD",
+            help="Standard error of what was observed, in the unit of the variable; by name where "
+            "there are several, once for each. Absent: 0, and observed values stay as they are.",
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="guided|oi", help="By the denoiser, or by optimal interpolation, its baseline."
+        ),
+    ] = "guided",
+    output: Annotated[
+        str,
+        typer.Option(
+            metavar="members|mean_std|quantiles", help="The ensemble, or what is said of it."
+        ),
+    ] = "members",
+    evaluations: Annotated[
+        int, typer.Option(min=8, metavar="N", help="Of the network a draw.")
+    ] = 24,
+    device: cli.DeviceOption = "auto",
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,
+    batch: cli.BatchOption = "auto",
+    overwrite: cli.OverwriteOption = False,
+    quiet: cli.QuietOption = False,
+) -> None:
+    """Write an ensemble of what is missing in GAPPY, as RUN has learnt such fields.
+
+    \b
+    Examples:
+      python -m sciladm.infill runs/sst clouds.nc --out filled.zarr
+      python -m sciladm.infill RUN buoys.nc --obs-error sst=0.2 --output mean_std --out map.zarr
+    """
+    screen = cli.Screen(quiet)
+    where, size = cli.device(device), cli.parse_batch(batch)
+    error = _errors(obs_error)
+
+    from sciladm.data.store import open_store
+    from sciladm.model import Model
+    from sciladm.tasks.infill import Wish, write_infill
+
+    model = Model.load(run, where)
+    count = cli.workers(size, model.recipe.micro_batch)
+    wish = Wish(members, error, method, output, evaluations, seed, count)
+    write_infill(model, open_store(gappy), wish, out, overwrite, screen)
+
+
+def _errors(told: list[str] | None) -> float | dict[str, float]:
+    """``["0.2"]`` or ``["sst=0.2", …]`` → a number, or by name."""
+    parts = [text.rpartition("=") for text in told or ()]
+    try:
+        found = {name: float(number) for name, _, number in parts}
+    except ValueError:
+        raise UserError(
+            f"--obs-error {' '.join(told or ())}: write a number, or NAME=NUMBER"
+        ) from None
+    if "" not in found:
+        return found or 0.0
+    if len(parts) > 1:
+        raise UserError("--obs-error: one number alone, or NAME=NUMBER for each variable")
+    return found[""]
+
+
+main = cli.door(infill)
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""Frames of a series, drawn given what was observed of them.
+
+A series falls into draws of the run's window. What was observed in the frames of a draw guides it
+(`diffusion.posterior`); a run without past frames draws a window by itself, and the frames that
+two windows share tell the second one what the first has drawn.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciladm.autoencoder.observed import Observed
+from sciladm.calendar import later
+from sciladm.data.times import Times, ticks
+from sciladm.diffusion.denoiser import Context
+from sciladm.diffusion.noise import Key, unit_normal
+from sciladm.diffusion.posterior import Observations, Posterior, solve
+from sciladm.diffusion.sampler import Multistep
+from sciladm.model import Model
+
+Array = NDArray[np.float32]
+Method = Literal["guided", "oi"]
+"""By the denoiser, or by optimal interpolation: what its fitted covariance alone knows."""
+ENOUGH = {"guided": 0.02, "oi": 0.01}
+"""Share of its equations that a method may leave unsolved."""
+MOST = {"guided": 100, "oi": 300}
+"""Products in which it has to be done, per noise level."""
+BENDS = 3
+"""How often optimal interpolation goes along a new tangent of the decoder."""
+SMALLEST = 0.02
+"""Last σ of a guided draw, in standard deviations."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What was observed of the frames of one draw: an `Observed` for each."""
+
+    model: Model
+    frames: Sequence[Observed]
+
+    def told(self, latents: Tensor) -> Tensor:
+        """Latents (member, future · k, *cells) → (member, number), in standard errors."""
+        fields = self.decoded(latents)
+        return torch.cat([o.told(x) for o, x in zip(self.frames, fields, strict=True)], dim=1)
+
+    def decoded(self, latents: Tensor) -> Sequence[Tensor]:
+        """The fields of each frame (member, channel, *space)."""
+        frames = apart(latents, len(self.frames)).flatten(0, 1)
+        fields = self.model.autoencoder.decode(frames, self.model.statics)
+        return fields.view(len(latents), len(self.frames), *fields.shape[1:]).unbind(1)
+
+    @cached_property
+    def wanted(self) -> Tensor:
+        """What they should say (1 or member, number)."""
+        parts = [o.wanted() for o in self.frames]
+        most = max(len(part) for part in parts)
+        return torch.cat([part.expand(most, -1) for part in parts], dim=1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which frames the draws of a series have: windows of `length`, `fixed` of which are taken
+    from the draw before and `ahead` drawn again in the next, so that every frame that is kept
+    knows what was observed after it."""
+
+    length: int
+    fixed: int
+    ahead: int
+
+    @classmethod
+    def of(cls, past: int, future: int) -> "Plan":
+        """For a window; known frames in the past need none of the drawn ones fixed."""
+        fixed = 0 if past or future == 1 else max(1, future // 3)
+        return cls(future, fixed, (future - fixed) // 2)
+
+    def starts(self, frames: int) -> list[int]:
+        """First frames of the windows that cover so many; the last may reach beyond."""
+        step = self.length - self.fixed - self.ahead
+        count = max(0, -(-(frames - self.length) // step)) + 1
+        return [step * n for n in range(count)]
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Frames at ``times``, a step apart: ``values`` (time, channel, *space) in anomalies, 0 where
+    not ``observed``; ``error``, standard errors in the same units."""
+
+    model: Model
+    times: Times
+    values: Tensor
+    observed: Tensor
+    error: Tensor
+    method: Method
+    evaluations: int
+    seed: int
+    left: list[float] = field(default_factory=list)
+    """Of each draw, the largest share of its equations that was left unsolved."""
+
+    def members(self, first: int) -> Array:
+        """A micro-batch from member number ``first`` on: (member, time, channel, *space),
+        anomalies."""
+        window, size = self.model.recipe.window, self.model.recipe.micro_batch
+        members = range(first, first + size)
+        known = window.past
+        plan = Plan.of(known, window.future)
+        frames = [x.expand(size, *x.shape) for x in self.values[:known]]
+        latents = [self._encoded(x) for x in frames]
+        for start in plan.starts(len(self.times) - known):
+            at = known + start
+            here = np.arange(at, at + plan.length)
+            held = frames[at : at + plan.fixed] if start else []
+            kept = latents[at : at + plan.fixed] if start else []
+            past = torch.stack(latents[at - known : at], dim=1) if known else None
+            z, x = self._draw(here, past, kept, members)
+            frames[at:], latents[at:] = x, z
+            frames[at : at + len(held)], latents[at : at + len(kept)] = held, kept
+        return torch.stack(frames[: len(self.times)], dim=1).cpu().numpy()
+
+    def _encoded(self, fields: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.model.autoencoder.encode(fields, self.model.statics)
+
+    def _draw(
+        self, here: NDArray[np.int64], past: Tensor | None, kept: list[Tensor], members: range
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Latents and fields of the frames of one window."""
+        model, denoiser = self.model, self.model.denoiser
+        times = self._times(here)
+        seen = self._seen(here, kept)
+        keys = self._keys(times[0], members)
+        forcings = model.forcings(times).expand(len(keys), -1, *model.grid.shape)
+        known = forcings[:, :0] if past is None else past.flatten(1, 2)
+        with torch.no_grad():
+            context = denoiser.context(known, forcings, model.latent_statics)
+        noise = unit_normal(keys, "denoiser", 0, context.mean.shape[1], model.grid.shape)
+        noise = noise.to(model.device)
+        told = lambda r: seen.told(denoiser.clean(r, context))
+        draw = self._interpolated if self.method == "oi" else self._guided
+        r, left = draw(noise, Observations(told, seen.wanted), context, keys)
+        self.left.append(left)
+        with torch.no_grad():
+            z = denoiser.clean(r, context)
+            fields = [
+                self._whole(x, seen.frames[n], self._keys(times[n], members), fixed=n < len(kept))
+                for n, x in enumerate(seen.decoded(z))
+            ]
+        return list(apart(z, len(here)).unbind(1)), fields
+
+    def _guided(
+        self, noise: Tensor, asked: Observations, context: Context, keys: Sequence[Key]
+    ) -> tuple[Tensor, float]:
+        """By the denoiser, in which observations are taken up at every noise level."""
+        top = self.model.sigma_max
+        sampler = Multistep(self.evaluations, top, SMALLEST, corrector=False)
+        denoise = partial(self.model.denoiser, context=context)
+        prior = lambda sigma: lambda x: x * (sigma**2 / (1 + sigma**2))
+        guided = Posterior(denoise, asked, prior, 1.0, ENOUGH["guided"], MOST["guided"])
+        return sampler.sample(guided, noise), max(guided.left)
+
+    def _interpolated(
+        self, noise: Tensor, asked: Observations, context: Context, keys: Sequence[Key]
+    ) -> tuple[Tensor, float]:
+        """By the covariance alone: a draw of the Gaussian, moved to where its observations, with
+        errors of their own, are met best (randomised maximum likelihood, Oliver et al. 1996; exact
+        where decoding is linear), by Gauss and Newton."""
+        r, left = noise, 1.0
+        error = unit_normal(keys, "observation error", 0, asked.wanted.shape[1], (1,))
+        wanted = asked.wanted - error.flatten(1).to(noise)
+        for _ in range(BENDS):
+            r, left = _nearer(r, noise, asked.told, wanted)
+        return r, left
+
+    def _whole(
+        self, decoded: Tensor, seen: Observed, keys: Sequence[Key], *, fixed: bool
+    ) -> Tensor:
+        """A frame with what decoding left of it, as far as the observations leave that free."""
+        model = self.model
+        if fixed:
+            return decoded
+        normal = unit_normal(keys, "residual", 0, model.residual.numbers, model.grid.shape)
+        error = unit_normal(keys, "error", 0, decoded.shape[1], decoded.shape[2:])
+        drawn = model.residual.draw(normal.to(model.device))
+        return decoded + seen.residual(decoded, drawn, error.to(model.device))
+
+    def _seen(self, here: NDArray[np.int64], kept: list[Tensor]) -> Seen:
+        """What is told of the frames of a window: as decoded of those that are ``kept``."""
+        frames = []
+        for n, number in enumerate(here):
+            if n < len(kept):
+                with torch.no_grad():
+                    told = self.model.autoencoder.decode(kept[n], self.model.statics)
+                none = torch.zeros_like(self.error[0])
+                frames.append(self._observed(told, none, self.model.valid))
+            elif number < len(self.times):
+                frames.append(
+                    self._observed(self.values[number], self.error[number], self.observed[number])
+                )
+            else:
+                none = torch.zeros_like(self.values[0])
+                frames.append(self._observed(none, none, none.bool()))
+        return Seen(self.model, frames)
+
+    def _observed(self, values: Tensor, error: Tensor, observed: Tensor) -> Observed:
+        return Observed.of(values, error, observed, self.model.residual)
+
+    def _times(self, here: NDArray[np.int64]) -> Times:
+        return later(self.times[0], np.asarray(here) * self.model.step)
+
+    def _keys(self, time: np.datetime64, members: range) -> list[Key]:
+        (valid,) = ticks(np.array([time]))
+        return [Key(self.seed, int(valid), 0, m) for m in members]
+
+
+def apart(latents: Tensor, frames: int) -> Tensor:
+    """(member, frame · k, *cells) → (member, frame, k, *cells)."""
+    return latents.view(len(latents), frames, -1, *latents.shape[2:])
+
+
+def _nearer(
+    r: Tensor, drawn: Tensor, told: Callable[[Tensor], Tensor], wanted: Tensor
+) -> tuple[Tensor, float]:
+    """Where |x − drawn|² + |told(x) − wanted|² is least along the tangent of ``told`` at r, and
+    the share of the equations left."""
+    with torch.enable_grad():
+        at = r.clone().requires_grad_()
+        there = told(at)
+        dummy = torch.zeros_like(there, requires_grad=True)
+        (pull,) = torch.autograd.grad(there, at, dummy, create_graph=True)
+
+    def back(dual: Tensor) -> Tensor:
+        return torch.autograd.grad(there, at, dual, retain_graph=True)[0]
+
+    def ahead(pulled: Tensor) -> Tensor:
+        return torch.autograd.grad(pull, dummy, pulled, retain_graph=True)[0]
+
+    misfit = wanted - there.detach() + ahead(r - drawn)
+    _, gained, left = solve(back, ahead, misfit, None, ENOUGH["oi"], MOST["oi"])
+    return drawn + gained, float(left.max())

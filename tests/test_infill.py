@@ -1,0 +1,338 @@
+"""In-filling Datasets: against the exact posterior of what a run has fitted, and as users hand
+their data over."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import sciladm
+from sciladm import infill as program
+from sciladm import recipe as recipes
+from sciladm.conventions import UserError
+from sciladm.tasks.fit import fit
+from sciladm.tasks.given import Plan
+from tests.conftest import open_in
+
+ROOT = Path(__file__).parents[1]
+SHAPE = (8, 16)
+SMALL = {
+    "window.past": 0, "autoencoder.channels": 10, "denoiser.widths": [8], "denoiser.steps": 20,
+    "denoiser.batch": 8, "micro_batch": 8, "evaluation.validation_inits": 1,
+}  # fmt: skip
+ERROR = 0.05
+
+
+def card(folder):
+    """The Gaussian world's card on fewer cells."""
+    text = (ROOT / "datasets" / "gaussian.yaml").read_text()
+    there = folder / "small.yaml"
+    there.write_text(
+        text.replace(
+            "    world: gaussian\n", "    world: gaussian\n    parameters: {shape: [8, 16]}\n"
+        )
+    )
+    return str(there)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("infill")
+
+
+def trained(folder, name, **changes):
+    """A run of the small world, and its test states."""
+    told = SMALL | {"data.card": card(folder)} | changes
+    recipe = recipes.load(ROOT / "recipes" / "gaussian.yaml", told)
+    data = open_in(folder / "cache", recipe)
+    fit(recipe, data, folder / name)
+    return sciladm.load(folder / name), data.frames.ds.isel(time=data.indices("test")).load()
+
+
+@pytest.fixture(scope="module")
+def stills(folder):
+    """One frame at a time, and the days it is asked about."""
+    return trained(folder, "stills")
+
+
+@pytest.fixture(scope="module")
+def films(folder):
+    """Three frames at once."""
+    return trained(folder, "films", **{"window.future": 3})
+
+
+def hidden(ds, where):
+    """``ds`` with NaN where."""
+    return ds.assign(tracer=ds.tracer.where(~where))
+
+
+def gap(ds):
+    """A block of a quarter of the cells."""
+    where = xr.zeros_like(ds.tracer.isel(time=0), dtype=bool)
+    where[2:6, 4:12] = True
+    return where
+
+
+def dense(model, operator):
+    """Mean and covariance (cells, cells) of what the run has fitted to a single state, linear in
+    noise, and ``operator`` of it: the exact answer given y = operator · x + e."""
+    inner, unit = model.model, torch.eye(10 * 2 * 4).view(-1, 10, 2, 4)
+    times = np.array(["2250-01-01"], "M8[ns]")
+    nothing = torch.zeros(1, 0, 2, 4)
+    context = inner.denoiser.context(nothing, inner.forcings(times)[None], inner.latent_statics)
+    decode = lambda r: inner.autoencoder.decode(inner.denoiser.clean(r, context), inner.statics)
+    with torch.no_grad():
+        middle = decode(torch.zeros(1, 10, 2, 4))
+        small = 1e-2  # the decoder bends a little far from the middle
+        columns = ((decode(small * unit) - middle) / small).flatten(1).double().numpy()
+    covariance = columns.T @ columns
+    patches = inner.residual.covariance().double()
+    size = patches.shape[1]
+    blocks = torch.zeros(8, size, 8, size, dtype=torch.float64)
+    blocks[range(8), :, range(8)] = patches
+    number = torch.arange(128).view(1, 1, *SHAPE)
+    place = inner.autoencoder.patches.split(number)[0].flatten(1).T.flatten()
+    lost = np.zeros((128, 128))
+    lost[np.ix_(place, place)] = blocks.reshape(128, 128).numpy()
+    return middle.flatten().double().numpy(), covariance + lost
+
+
+@pytest.mark.parametrize("method", ["oi", "guided"])
+def test_members_are_the_posterior_of_what_was_fitted(stills, method):
+    """Mean and spread in the gap of many members; the exact ones from dense matrices."""
+    model, ds = stills
+    one = ds.isel(time=[40])
+    where = gap(ds)
+    scale = float(model.model.normaliser.std[0])
+    members = 240
+    filled = model.infill(
+        hidden(one, where), members, obs_error=ERROR * scale, method=method, evaluations=16
+    )
+    centre = model.model.normaliser.centre(one.time.values)[0, 0]
+    x = ((filled.tracer.isel(time=0).values - centre) / scale).reshape(members, -1)
+    y = ((one.tracer.values[0] - centre) / scale).ravel()
+    middle, covariance = dense(model, None)
+    seen = ~where.values.ravel()
+    kalman = covariance[:, seen] @ np.linalg.inv(
+        covariance[np.ix_(seen, seen)] + ERROR**2 * np.eye(seen.sum())
+    )
+    mean = middle + kalman @ (y - middle)[seen]
+    std = np.sqrt((covariance - kalman @ covariance[seen]).diagonal())
+    off = (x.mean(0) - mean) / std
+    assert np.sqrt(np.mean(off[~seen] ** 2)) < 3 / np.sqrt(members) + 0.05
+    assert abs(np.sqrt(np.mean(x.var(0)[~seen] / std[~seen] ** 2)) - 1) < 0.05
+    assert abs(np.sqrt(np.mean(x.var(0)[seen] / std[seen] ** 2)) - 1) < 0.15
+    assert std[~seen].mean() < 0.8 * np.sqrt(covariance.diagonal()).mean()  # it was no prior
+
+
+@pytest.mark.parametrize("method", ["oi", "guided"])
+def test_what_was_observed_comes_back_bit_for_bit(stills, method):
+    model, ds = stills
+    days = ds.isel(time=slice(3, 6)).assign(other=("time", [1, 2, 3]))
+    asked = hidden(days, gap(ds) & (days.time != days.time[1]))
+    filled = model.infill(asked, 3, method=method, evaluations=6)
+    assert filled.tracer.dims == ("member", *ds.tracer.dims)
+    assert np.isfinite(filled.tracer).all()
+    seen = filled.tracer_observed
+    assert (seen == asked.tracer.notnull()).all() and not seen.all()
+    assert filled.tracer.where(seen).equals(asked.tracer.expand_dims(member=3))
+    assert (filled.tracer.isel(time=1) == days.tracer[1]).all()
+    width = filled.tracer.max("member") - filled.tracer.min("member")
+    assert float(width.where(~seen).min()) > 0 and float(width.where(seen).max()) == 0
+    assert filled.other.identical(days.other) and filled.attrs["infill_method"] == method
+    assert filled.tracer.attrs == ds.tracer.attrs
+
+
+def test_the_answer_has_the_form_of_the_question(stills):
+    """Other names, orders and directions of axes, float64, a scalar time: the same cells."""
+    model, ds = stills
+    usual = hidden(ds.isel(time=[8]), gap(ds))
+    want = model.infill(usual, 2, evaluations=6)
+    odd = usual.isel(x=slice(None, None, -1)).transpose("x", "time", "y").astype("f8")
+    odd = odd.isel(time=0)
+    odd.tracer.encoding = {"dtype": "int16", "scale_factor": 0.1}
+    got = model.infill(odd, 2, evaluations=6)
+    assert got.tracer.dims == ("member", "x", "y") and got.tracer.dtype == np.float64
+    assert got.time.ndim == 0 and (got.x == odd.x).all()
+    same = got.tracer.isel(x=slice(None, None, -1)).transpose("member", "y", "x")
+    np.testing.assert_allclose(same, want.tracer[:, 0], rtol=1e-6)
+    assert odd.tracer.isnull().any()  # the question is as it was
+
+
+def test_times_in_any_order(stills):
+    model, ds = stills
+    usual = hidden(ds.isel(time=slice(20, 24)), gap(ds))
+    mixed = usual.isel(time=[2, 0, 3, 1])
+    want, got = (model.infill(one, 2, evaluations=6) for one in (usual, mixed))
+    assert got.isel(time=[1, 3, 0, 2]).identical(want)
+
+
+@pytest.mark.parametrize("method", ["oi", "guided"])
+def test_a_member_is_the_same_whoever_else_is_asked(stills, method):
+    model, ds = stills
+    asked = hidden(ds.isel(time=[8]), gap(ds))
+    few, many = (model.infill(asked, n, method=method, evaluations=6).tracer for n in (3, 11))
+    assert few.equals(many[:3])
+    other = model.infill(asked, 3, method=method, evaluations=6, seed=1).tracer
+    assert not other.isel(member=0).equals(few.isel(member=0))
+
+
+def test_nothing_observed_is_the_climate(stills):
+    model, ds = stills
+    asked = ds.isel(time=[8]).assign(tracer=ds.tracer[[8]] * np.nan)
+    drawn = model.infill(asked, 64, evaluations=16).tracer[:, 0]
+    climate = ds.tracer
+    assert abs(float(drawn.std() / climate.std()) - 1) < 0.08
+    assert abs(float(drawn.mean() - climate.mean())) < 0.2 * float(climate.std())
+
+
+def test_mean_and_quantiles(stills):
+    model, ds = stills
+    asked = hidden(ds.isel(time=[8]), gap(ds))
+    members = model.infill(asked, 9, evaluations=6).tracer
+    moments = model.infill(asked, 9, evaluations=6, output="mean_std")
+    np.testing.assert_allclose(moments.tracer, members.mean("member"), rtol=1e-5)
+    np.testing.assert_allclose(moments.tracer_std, members.std("member", ddof=1), atol=1e-6)
+    assert moments.tracer_std.attrs["units"] == ds.tracer.attrs["units"]
+    quantiles = model.infill(asked, 9, evaluations=6, output="quantiles")
+    middle = quantiles.tracer.sel(quantile=0.5)
+    np.testing.assert_allclose(middle, members.median("member"), rtol=1e-6)
+
+
+def test_plans_cover_every_frame_and_look_ahead():
+    assert Plan.of(0, 1) == Plan(1, 0, 0) and Plan.of(0, 1).starts(4) == [0, 1, 2, 3]
+    for past, future, frames in ((0, 3, 8), (0, 6, 20), (1, 3, 7), (2, 1, 5), (0, 2, 2)):
+        plan = Plan.of(past, future)
+        starts = plan.starts(frames)
+        step = plan.length - plan.fixed - plan.ahead
+        assert step > 0 and starts[0] == 0 and starts[-1] + plan.length >= frames
+        assert (np.diff(starts) == step).all()
+        assert len(starts) == 1 or starts[-2] + plan.length < frames
+        assert past or future == 1 or plan.fixed > 0
+
+
+@pytest.mark.slow
+def test_gaps_are_filled_in_step_with_the_days_around(films):
+    """The middle of five days is hidden. Members resemble the days before and after it as much as
+    truth does, where a day by itself resembles neither."""
+    model, ds = films
+    found = {"members": [], "truth": [], "alone": []}
+    for start in range(0, 300, 20):
+        days = ds.isel(time=slice(start, start + 5))
+        asked = days.assign(tracer=days.tracer.where(days.time != days.time[2]))
+        filled = model.infill(asked, 4, evaluations=12).tracer
+        for kind, middle in (
+            ("members", filled[:, 2]), ("truth", days.tracer[[2]]),
+            ("alone", ds.tracer[[(start + 150) % 700]]),
+        ):  # fmt: skip
+            for other in (days.tracer[1], days.tracer[3]):
+                found[kind].append(np.mean((middle.values - other.values) ** 2))
+    apart = {kind: np.mean(values) for kind, values in found.items()}
+    assert 0.85 < apart["members"] / apart["truth"] < 1.15 < apart["alone"] / apart["truth"]
+
+
+def test_series_longer_than_a_window_have_no_seam(films):
+    """Nothing observed for nine days: from day to day drawn fields change as the truth does,
+    within a window of three and from one to the next."""
+    model, ds = films
+    asked = ds.isel(time=slice(0, 9)).assign(tracer=ds.tracer[:9] * np.nan)
+    drawn = model.infill(asked, 32, evaluations=12).tracer
+    change = ((drawn.diff("time")) ** 2).mean(("member", "y", "x")) / drawn.var()
+    usual = float((ds.tracer.diff("time") ** 2).mean() / ds.tracer.var())
+    assert np.abs(change / usual - 1).max() < 0.25 and abs(float(change.mean()) / usual - 1) < 0.1
+
+
+def test_questions_that_cannot_be_asked(stills, tiny_run, tiny_cache):
+    model, ds = stills
+    asked = hidden(ds.isel(time=[8]), gap(ds))
+    for options, told in (
+        ({"method": "magic"}, "there is guided, oi"),
+        ({"output": "map"}, "there is members, mean_std, quantiles"),
+        ({"members": 1, "output": "mean_std"}, "needs 2 members"),
+        ({"obs_error": -1.0}, "it is a standard deviation"),
+        ({"obs_error": {"salt": 1.0}}, "no variable salt; there are tracer"),
+    ):
+        with pytest.raises(UserError, match=told):
+            model.infill(asked, **({"members": 2} | options))
+    weather = sciladm.load(tiny_run)
+    data = open_in(tiny_cache.cache, weather.model.recipe)
+    states = data.frames.ds.isel(time=data.indices("test")[:8:4]).load()
+    with pytest.raises(UserError, match="of which variable"):
+        weather.infill(states, 2, obs_error=1.0)
+    states["temperature"][0, ..., 3] = np.nan
+    with pytest.raises(UserError, match="first 1 of each stretch must be whole"):
+        weather.infill(states, 2)
+
+
+def test_a_run_with_a_past_takes_up_what_was_observed_on_its_way(tiny_run, tiny_cache):
+    """Half of the second state hidden: nearer to it than a forecast is, in the other half, too."""
+    model = sciladm.load(tiny_run)
+    data = open_in(tiny_cache.cache, model.model.recipe)
+    states = data.frames.ds.isel(time=data.indices("test")[:8:4]).load()
+    west = states.longitude < 180
+    asked = states.where(west | (states.time == states.time[0]))
+    asked = asked[list(model.model.fields.attributes)]
+    filled = model.infill(asked, 8, evaluations=12)
+    first = filled.isel(time=0)[list(model.model.fields.attributes)]
+    assert float((first.max("member") - first.min("member")).to_array().max()) == 0
+    name = "mean_sea_level_pressure"
+    true = states[name][1]
+    assert (
+        filled[name][:, 1]
+        .where(west, drop=True)
+        .equals(true.where(west, drop=True).expand_dims(member=8))
+    )
+    nothing = asked.where(asked.time == asked.time[0])
+    forecast = model.infill(nothing, 8, evaluations=12)
+    near = states.longitude.isin(states.longitude[states.longitude >= 180][:3].values)
+    off = lambda drawn: float(((drawn[name][:, 1].mean("member") - true).where(near) ** 2).mean())
+    assert off(filled) < 0.8 * off(forecast)
+
+
+def door(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        program.main([*map(str, arguments), "--quiet"], name="sciladm infill")
+    return ended.value.code
+
+
+def test_the_door_writes_what_the_method_gives(stills, tmp_path, capsys):
+    model, ds = stills
+    asked = hidden(ds.isel(time=slice(4, 6)), gap(ds))
+    asked.to_netcdf(tmp_path / "gappy.nc")
+    out, run = tmp_path / "filled.zarr", model.model.path
+    asking = (run, tmp_path / "gappy.nc", "--members", 3, "--evaluations", 8, "--out", out)
+    assert door(*asking, "--obs-error", "tracer=0.1") == 0
+    want = model.infill(asked, 3, obs_error=0.1, evaluations=8)
+    with xr.open_zarr(out) as got:
+        xr.testing.assert_equal(got.load(), want)
+        assert got.attrs["infill_run"] == model.model.facts["model_hash"]
+    assert door(*asking) == 2 and "exists" in capsys.readouterr().err
+    assert door(*asking, "--obs-error", "x=y") == 2
+    assert "write a number" in capsys.readouterr().err
+    assert door(*asking, "--method", "magic", "--overwrite") == 2
+    with xr.open_zarr(out) as kept:
+        assert kept.attrs["infill_members"] == 3  # a mistake loses nothing
+    assert door(*asking, "--overwrite", "--output", "mean_std", "--method", "oi") == 0
+    with xr.open_zarr(out) as got:
+        assert set(got.data_vars) == {"tracer", "tracer_std", "tracer_observed"}
+    (tmp_path / "mine").mkdir()
+    mine = (*asking[:-1], tmp_path / "mine", "--overwrite")
+    assert door(*mine) == 2 and "no filled store" in capsys.readouterr().err
+    assert (tmp_path / "mine").is_dir()
+
+
+def test_without_a_past_forecasts_are_draws_of_the_climate(stills):
+    """And states have a likelihood, and noise of their own."""
+    model, ds = stills
+    drawn = model.forecast(ds.isel(time=[8]), lead="2d", members=24).tracer
+    assert drawn.sizes == {"init_time": 1, "member": 24, "lead_time": 2, "y": 8, "x": 16}
+    assert abs(float(drawn.std() / ds.tracer.std()) - 1) < 0.1
+    two = (drawn[0] - ds.tracer.mean()).values.reshape(24, 2, -1)
+    assert abs(np.mean(two[:, 0] * two[:, 1]) / two.var()) < 0.15  # of independent days
+    days = ds.isel(time=slice(3, 5))
+    assert np.isfinite(model.log_likelihood(days, 12, 2).log_likelihood).all()
+    back = model.draw(model.invert(days, 24), days, 24)
+    want = model.decode(model.encode(days))
+    assert float(((back.tracer - want.tracer) ** 2).mean() ** 0.5) < 0.05
