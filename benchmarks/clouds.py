@@ -1,0 +1,186 @@
+"""Sea surface temperature under drifting clouds: a run beside optimal interpolation and EOFs.
+
+    python -m sciladm.train recipes/sst.yaml --run-dir RUN
+    python benchmarks/clouds.py RUN --cases 12 --members 16
+
+Test series of 20 days, at most one in 30 days, lose about 60 % of their sea to simulated clouds,
+and a square of it for ten days. Fair CRPS in K and spread–skill in the hidden cells, by how long a
+gap lasts and how far the nearest observation of that day is; model − baseline paired, 95 % over
+series. Climatology, interpolation and EOFs give normal distributions, whose CRPS is exact; all
+know the same climatology, and the last two the covariance of windows as long as the run's.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+import sciladm
+from sciladm.baselines.filling import OptimalInterpolation, OrthogonalFunctions, gaussian_crps
+from sciladm.tasks.run import open_run
+from sciladm.tasks.voice import Silent
+
+DAYS, EVERY, COVER = 20, 30, 0.6
+LONG = [(1, 1, "1 day"), (2, 3, "2–3"), (4, 7, "4–7"), (8, 99, "8 and more")]
+FAR = [(0, 1.5, "1 cell"), (1.5, 4.5, "2–4"), (4.5, 99, "> 4")]
+
+
+def clouds(rng: np.random.Generator, days: int, shape: tuple[int, int]) -> np.ndarray:
+    """Where it is cloudy (day, *shape): blobs of a few cells that drift and live some days."""
+    drift, field, out = rng.integers(-2, 3, 2), np.zeros((64, 64)), []
+    for _ in range(days + 10):
+        fresh = gaussian_filter(rng.standard_normal(field.shape), 4, mode="wrap")
+        field = 0.75 * np.roll(field, drift, (0, 1)) + fresh / fresh.std() * 0.66
+        out.append(field[: shape[0], : shape[1]])
+    part = np.stack(out[10:])
+    return part > np.quantile(part, 1 - COVER)
+
+
+def lasting(hidden: np.ndarray) -> np.ndarray:
+    """Days that the gap around each (day, cell) lasts; 0 where there is none."""
+    ahead, back = np.zeros(hidden.shape, int), np.zeros(hidden.shape, int)
+    for day in range(len(hidden)):
+        before = ahead[day - 1] if day else 0
+        ahead[day] = np.where(hidden[day], before + 1, 0)
+    for day in range(len(hidden))[::-1]:
+        after = back[day + 1] if day + 1 < len(hidden) else 0
+        back[day] = np.where(hidden[day], after + 1, 0)
+    return np.where(hidden, ahead + back - 1, 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--members", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    opened, data = open_run(asked.run, torch.device("cpu"), {}, None, Silent())
+    model, frames = sciladm.load(asked.run), data.frames
+    (name,) = (channel.variable for channel in opened.fields.channels)
+    sea, width = opened.normaliser.valid[0], opened.recipe.window.future
+    unit = float(opened.normaliser.std[0])
+
+    def anomalies(numbers: np.ndarray) -> np.ndarray:
+        """(day, cell), sea alone."""
+        found = opened.normaliser.normalise(frames.read(numbers), frames.times[numbers])
+        return found[:, 0][:, sea].astype(np.float64)
+
+    rng = np.random.default_rng([asked.seed, 1])
+    train = anomalies(data.indices("train"))
+    windows = np.concatenate([train[n : len(train) - width + n + 1] for n in range(width)], axis=1)
+    held = anomalies(data.indices("validation"))
+    known = []
+    for start in np.linspace(0, len(held) - width, 8).astype(int):
+        cloudy = clouds(rng, width, sea.shape)[:, sea]
+        known.append((held[start : start + width].ravel(), ~cloudy.ravel()))
+    fits = {"oi": OptimalInterpolation, "eof": OrthogonalFunctions}
+    rivals = {kind: fit.fit(windows, known, 0.0) for kind, fit in fits.items()}
+    print(
+        f"chosen on validation: share {rivals['oi'].share}, "
+        f"{rivals['eof'].functions.shape[1]} functions",
+        flush=True,
+    )
+    climate = float(np.sqrt((train**2).mean()))
+    test = data.indices("test")
+    starts = test[: len(test) - DAYS : EVERY]
+    starts = starts[np.linspace(0, len(starts) - 1, asked.cases).astype(int)]
+    table = {}
+    for case, start in enumerate(starts):
+        rng = np.random.default_rng([asked.seed, int(start)])
+        hidden = clouds(rng, DAYS, sea.shape)
+        row, column = rng.integers(0, 20, 2)
+        hidden[5:15, row : row + 12, column : column + 12] = True
+        hidden &= sea
+        numbers = np.arange(start, start + DAYS)
+        ds = frames.ds[[name]].isel(time=numbers).load()
+        space = [axis.name for axis in opened.fields.grid.axes]
+        where = xr.DataArray(hidden, dims=("time", *space))
+        filled = model.infill(ds.where(~where), asked.members, seed=asked.seed)
+        members = filled[name].transpose("member", "time", *space).values.astype(np.float64)
+        truth = frames.read(numbers)[:, 0].astype(np.float64)
+        score = {"model": crps_of(members, truth)}
+        own = anomalies(numbers)
+        score["climatology"] = unit * spread(gaussian_crps(0 * own, climate + 0 * own, own), sea)
+        for kind, rival in rivals.items():
+            score[kind] = unit * spread(centred(rival, own, ~hidden[:, sea], width), sea)
+        classes = groups(hidden)
+        deviation = members.var(0, ddof=1) * (1 + 1 / len(members))
+        error = (members.mean(0) - truth) ** 2
+        for label, inside in classes.items():
+            if inside.any():
+                parts = [
+                    score[kind][inside].sum() for kind in ("model", "oi", "eof", "climatology")
+                ]
+                row_ = [inside.sum(), *parts, deviation[inside].sum(), error[inside].sum()]
+                table.setdefault(label, {})[case] = np.array(row_)
+        print(f"{case + 1} of {len(starts)}", flush=True)
+    show(table)
+
+
+def crps_of(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Fair CRPS of every cell."""
+    n = len(members)
+    ordered = np.sort(members, axis=0)
+    ranks = (2 * np.arange(1, n + 1) - n - 1).reshape(-1, *[1] * truth.ndim)
+    within = (ranks * ordered).sum(0) * 2 / (n * (n - 1))
+    return np.abs(members - truth).mean(0) - within / 2
+
+
+def centred(rival, own: np.ndarray, observed: np.ndarray, width: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """CRPS of each day from a window around it, as far as the series allows."""
+    out = np.zeros_like(own)
+    cells = own.shape[1]
+    for day in range(len(own)):
+        first = int(np.clip(day - width // 2, 0, len(own) - width))
+        window = slice(first, first + width)
+        mean, std = rival.fill(own[window].ravel(), observed[window].ravel(), 0.0)
+        here = slice((day - first) * cells, (day - first + 1) * cells)
+        out[day] = gaussian_crps(mean[here], std[here], own[day])
+    return out
+
+
+def spread(values: np.ndarray, sea: np.ndarray) -> np.ndarray:
+    """(day, sea cell) → (day, *shape)."""
+    out = np.full((len(values), *sea.shape), np.nan)
+    out[:, sea] = values
+    return out
+
+
+def groups(hidden: np.ndarray) -> dict[str, np.ndarray]:
+    """Hidden cells by how long and how far."""
+    long = lasting(hidden)
+    far = np.stack([distance_transform_edt(day) for day in hidden])
+    out = {"all": hidden}
+    for low, high, days in LONG:
+        for near, beyond, cells in FAR:
+            inside = (long >= low) & (long <= high) & (far >= near) & (far < beyond)
+            out[f"{days}, {cells}"] = inside & hidden
+    return out
+
+
+def show(table: dict[str, dict[int, np.ndarray]]) -> None:
+    """One line a class."""
+    print(f"{'gap, distance':20} {'cells':>7} {'model':>7} {'oi':>7} {'eof':>7} {'climate':>8} "
+          f"{'model − oi':>26} {'model − eof':>26} {'spread–skill':>13}")  # fmt: skip
+    for label, rows in table.items():
+        found = np.array(list(rows.values()))
+        rng = np.random.default_rng(0)
+        draws = rng.integers(len(found), size=(2000, len(found)))
+        count, model, oi, eof, climate, spread_, error = found.sum(0)
+        line = f"{label:20} {int(count):7d} {model / count:7.4f} {oi / count:7.4f} "
+        line += f"{eof / count:7.4f} {climate / count:8.4f}"
+        for column in (2, 3):
+            apart = found[:, 1] - found[:, column]
+            many = apart[draws].sum(1) / found[draws, 0].sum(1)
+            low, high = np.quantile(many, (0.025, 0.975))
+            line += f" {apart.sum() / count:8.4f} [{low:.4f}, {high:.4f}]"
+        print(f"{line} {np.sqrt(spread_ / error):13.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
