@@ -38,7 +38,7 @@ def infill(
         ),
     ] = "members",
     evaluations: Annotated[
-        int, typer.Option(min=8, metavar="N", help="Of the network a draw.")
+        int, typer.Option(min=12, metavar="N", help="Of the network a draw.")
     ] = 24,
     device: cli.DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,

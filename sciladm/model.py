@@ -107,11 +107,21 @@ class Model:
         mean = self.mean_forecast(own.mean_steps, own.scale)
         seen, drawn = self._channels
         backbone = self._backbone(drawn + seen, drawn)
-        rows, patterns = torch.from_numpy(self.grid.rows()), own.patterns
-        departure = Departure(drawn, rows, self.grid.boundaries, patterns)
+        departure = Departure(drawn, self.alike, self.grid.boundaries, own.patterns)
         said = PARAMETRISATIONS[own.parametrisation]
         made = Denoiser(backbone, mean, departure, self._cells(), said)
         return made.to(self.device)
+
+    @cached_property
+    def alike(self) -> Tensor:
+        """Latent cells that are much alike have the same number (*cells): those of a latitude, but
+        for each coast by itself, for there land is zero and little else varies."""
+        rows = torch.from_numpy(self.grid.rows())
+        parts = self.autoencoder.patches.split(self.valid.float()[None].cpu())[0]
+        coast = (parts.mean(0) < 1) & (parts.mean(0) > 0)
+        own = int(rows.max()) + 1 + torch.arange(rows.numel()).view(rows.shape)
+        _, numbers = np.unique(own.where(coast, rows).numpy(), return_inverse=True)
+        return torch.from_numpy(numbers.reshape(rows.shape))
 
     def mean_forecast(self, steps: int, says_scale: bool) -> MeanForecast:
         """An untrained mean, with a network if there will be steps to train it, which says how

@@ -130,6 +130,8 @@ def _validated(model: "Model", opened: "DataSet", screen: cli.Screen) -> "DataFr
 
 def _next(read: recipe.Recipe, path: Path) -> str:
     asked = f"--lead {read.evaluation.lead} --members {read.evaluation.members}"
+    if not read.window.past:
+        return f"next:\n  python -m sciladm.infill {path} GAPPY --out filled.zarr"
     return (
         "next:\n"
         f"  python -m sciladm.forecast {path} {asked} --out forecast.zarr\n"

@@ -1,6 +1,7 @@
 """In-filling Datasets: against the exact posterior of what a run has fitted, and as users hand
 their data over."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import sciladm
 from sciladm import infill as program
 from sciladm import recipe as recipes
 from sciladm.conventions import UserError
+from sciladm.diffusion.denoiser import Denoiser
 from sciladm.tasks.fit import fit
+from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.given import Plan
+from sciladm.tasks.infill import _errors
 from tests.conftest import open_in
 
 ROOT = Path(__file__).parents[1]
@@ -75,9 +79,9 @@ def gap(ds):
     return where
 
 
-def dense(model, operator):
-    """Mean and covariance (cells, cells) of what the run has fitted to a single state, linear in
-    noise, and ``operator`` of it: the exact answer given y = operator · x + e."""
+def dense(model, share):
+    """Mean and covariance (cells, cells) of what the run has fitted to a single state, where r has
+    the variance ``share``."""
     inner, unit = model.model, torch.eye(10 * 2 * 4).view(-1, 10, 2, 4)
     times = np.array(["2250-01-01"], "M8[ns]")
     nothing = torch.zeros(1, 0, 2, 4)
@@ -87,7 +91,7 @@ def dense(model, operator):
         middle = decode(torch.zeros(1, 10, 2, 4))
         small = 1e-2  # the decoder bends a little far from the middle
         columns = ((decode(small * unit) - middle) / small).flatten(1).double().numpy()
-    covariance = columns.T @ columns
+    covariance = share * columns.T @ columns
     patches = inner.residual.covariance().double()
     size = patches.shape[1]
     blocks = torch.zeros(8, size, 8, size, dtype=torch.float64)
@@ -99,10 +103,14 @@ def dense(model, operator):
     return middle.flatten().double().numpy(), covariance + lost
 
 
-@pytest.mark.parametrize("method", ["oi", "guided"])
-def test_members_are_the_posterior_of_what_was_fitted(stills, method):
-    """Mean and spread in the gap of many members; the exact ones from dense matrices."""
+@pytest.mark.parametrize(("method", "share"), [("oi", 1.0), ("guided", 1.0), ("guided", 0.25)])
+def test_members_are_the_posterior_of_what_was_fitted(stills, method, share, monkeypatch):
+    """Mean and spread in the gap of many members; the exact ones from dense matrices. A network
+    that knows r to be half as large as whitening has it is believed."""
     model, ds = stills
+    if share != 1:
+        exact = lambda self, x, sigma, context: x * (share / (share + sigma**2))
+        monkeypatch.setattr(Denoiser, "forward", exact)
     one = ds.isel(time=[40])
     where = gap(ds)
     scale = float(model.model.normaliser.std[0])
@@ -113,7 +121,7 @@ def test_members_are_the_posterior_of_what_was_fitted(stills, method):
     centre = model.model.normaliser.centre(one.time.values)[0, 0]
     x = ((filled.tracer.isel(time=0).values - centre) / scale).reshape(members, -1)
     y = ((one.tracer.values[0] - centre) / scale).ravel()
-    middle, covariance = dense(model, None)
+    middle, covariance = dense(model, share)
     seen = ~where.values.ravel()
     kalman = covariance[:, seen] @ np.linalg.inv(
         covariance[np.ix_(seen, seen)] + ERROR**2 * np.eye(seen.sum())
@@ -124,7 +132,7 @@ def test_members_are_the_posterior_of_what_was_fitted(stills, method):
     assert np.sqrt(np.mean(off[~seen] ** 2)) < 3 / np.sqrt(members) + 0.05
     assert abs(np.sqrt(np.mean(x.var(0)[~seen] / std[~seen] ** 2)) - 1) < 0.05
     assert abs(np.sqrt(np.mean(x.var(0)[seen] / std[seen] ** 2)) - 1) < 0.15
-    assert std[~seen].mean() < 0.8 * np.sqrt(covariance.diagonal()).mean()  # it was no prior
+    assert std[~seen].mean() < 0.9 * np.sqrt(covariance.diagonal()).mean()  # it was no prior
 
 
 @pytest.mark.parametrize("method", ["oi", "guided"])
@@ -132,12 +140,13 @@ def test_what_was_observed_comes_back_bit_for_bit(stills, method):
     model, ds = stills
     days = ds.isel(time=slice(3, 6)).assign(other=("time", [1, 2, 3]))
     asked = hidden(days, gap(ds) & (days.time != days.time[1]))
-    filled = model.infill(asked, 3, method=method, evaluations=6)
+    filled = model.infill(asked, 3, method=method, evaluations=12)
     assert filled.tracer.dims == ("member", *ds.tracer.dims)
     assert np.isfinite(filled.tracer).all()
     seen = filled.tracer_observed
     assert (seen == asked.tracer.notnull()).all() and not seen.all()
-    assert filled.tracer.where(seen).equals(asked.tracer.expand_dims(member=3))
+    same = filled.tracer.where(seen).drop_vars("member")
+    assert same.equals(asked.tracer.expand_dims(member=3))
     assert (filled.tracer.isel(time=1) == days.tracer[1]).all()
     width = filled.tracer.max("member") - filled.tracer.min("member")
     assert float(width.where(~seen).min()) > 0 and float(width.where(seen).max()) == 0
@@ -149,11 +158,11 @@ def test_the_answer_has_the_form_of_the_question(stills):
     """Other names, orders and directions of axes, float64, a scalar time: the same cells."""
     model, ds = stills
     usual = hidden(ds.isel(time=[8]), gap(ds))
-    want = model.infill(usual, 2, evaluations=6)
+    want = model.infill(usual, 2, evaluations=12)
     odd = usual.isel(x=slice(None, None, -1)).transpose("x", "time", "y").astype("f8")
     odd = odd.isel(time=0)
     odd.tracer.encoding = {"dtype": "int16", "scale_factor": 0.1}
-    got = model.infill(odd, 2, evaluations=6)
+    got = model.infill(odd, 2, evaluations=12)
     assert got.tracer.dims == ("member", "x", "y") and got.tracer.dtype == np.float64
     assert got.time.ndim == 0 and (got.x == odd.x).all()
     same = got.tracer.isel(x=slice(None, None, -1)).transpose("member", "y", "x")
@@ -165,7 +174,7 @@ def test_times_in_any_order(stills):
     model, ds = stills
     usual = hidden(ds.isel(time=slice(20, 24)), gap(ds))
     mixed = usual.isel(time=[2, 0, 3, 1])
-    want, got = (model.infill(one, 2, evaluations=6) for one in (usual, mixed))
+    want, got = (model.infill(one, 2, evaluations=12) for one in (usual, mixed))
     assert got.isel(time=[1, 3, 0, 2]).identical(want)
 
 
@@ -173,9 +182,9 @@ def test_times_in_any_order(stills):
 def test_a_member_is_the_same_whoever_else_is_asked(stills, method):
     model, ds = stills
     asked = hidden(ds.isel(time=[8]), gap(ds))
-    few, many = (model.infill(asked, n, method=method, evaluations=6).tracer for n in (3, 11))
+    few, many = (model.infill(asked, n, method=method, evaluations=12).tracer for n in (3, 11))
     assert few.equals(many[:3])
-    other = model.infill(asked, 3, method=method, evaluations=6, seed=1).tracer
+    other = model.infill(asked, 3, method=method, evaluations=12, seed=1).tracer
     assert not other.isel(member=0).equals(few.isel(member=0))
 
 
@@ -191,12 +200,12 @@ def test_nothing_observed_is_the_climate(stills):
 def test_mean_and_quantiles(stills):
     model, ds = stills
     asked = hidden(ds.isel(time=[8]), gap(ds))
-    members = model.infill(asked, 9, evaluations=6).tracer
-    moments = model.infill(asked, 9, evaluations=6, output="mean_std")
+    members = model.infill(asked, 9, evaluations=12).tracer
+    moments = model.infill(asked, 9, evaluations=12, output="mean_std")
     np.testing.assert_allclose(moments.tracer, members.mean("member"), rtol=1e-5)
-    np.testing.assert_allclose(moments.tracer_std, members.std("member", ddof=1), atol=1e-6)
+    np.testing.assert_allclose(moments.tracer_std, members.std("member", ddof=1), atol=3e-6)
     assert moments.tracer_std.attrs["units"] == ds.tracer.attrs["units"]
-    quantiles = model.infill(asked, 9, evaluations=6, output="quantiles")
+    quantiles = model.infill(asked, 9, evaluations=12, output="quantiles")
     middle = quantiles.tracer.sel(quantile=0.5)
     np.testing.assert_allclose(middle, members.median("member"), rtol=1e-6)
 
@@ -244,6 +253,41 @@ def test_series_longer_than_a_window_have_no_seam(films):
     assert np.abs(change / usual - 1).max() < 0.25 and abs(float(change.mean()) / usual - 1) < 0.1
 
 
+def test_series_are_times_a_step_apart(films):
+    model, ds = films
+    days = ds.isel(time=[3, 4, 5, 9, 10, 20])
+    found = [list(n) for n in Gaps.of(model.model, days).series()]
+    assert found == [[0, 1, 2], [3, 4], [5]]
+
+
+def test_errors_are_in_the_unit_of_the_variable(stills):
+    """Also where the networks see a logarithm of it."""
+    model, ds = stills
+    gaps = Gaps.of(model.model, ds.isel(time=[8]))
+    np.testing.assert_allclose(_errors(gaps, 0.2), 0.2, rtol=1e-3)
+    channel = replace(model.model.fields.channels[0], transform="log1p:2")
+    fields = replace(model.model.fields, channels=(channel,))
+    bent = Gaps(replace(model.model, fields=fields), gaps.given, gaps.frames, gaps.values / 10)
+    slope = np.exp(-gaps.values / 10) / 2  # d ln(1 + x/2) / dx
+    np.testing.assert_allclose(_errors(bent, 0.2), 0.2 * slope, rtol=0.1)
+
+
+def test_levels_that_the_run_does_not_know_stay_as_they_were(tiny_run, tiny_cache):
+    model = sciladm.load(tiny_run)
+    data = open_in(tiny_cache.cache, model.model.recipe)
+    states = data.frames.ds.isel(time=data.indices("test")[:8:4]).load()
+    known = [c.level for c in model.model.fields.channels if c.variable == "temperature"]
+    asked = states[list(model.model.fields.attributes)].isel(level=slice(None, None, -1))
+    asked = asked.where(asked.time == asked.time[0])
+    filled = model.infill(asked, 2, evaluations=12).temperature
+    unknown = [level for level in asked.level.values if level not in known]
+    assert unknown and filled.sel(level=known).notnull().all()
+    assert filled.sel(level=unknown).isel(time=1).isnull().all()
+    for level in known:
+        true = states.temperature.sel(level=level)[1].mean()
+        assert abs(float(filled.sel(level=level).isel(time=1).mean() - true)) < 10  # K
+
+
 def test_questions_that_cannot_be_asked(stills, tiny_run, tiny_cache):
     model, ds = stills
     asked = hidden(ds.isel(time=[8]), gap(ds))
@@ -251,11 +295,22 @@ def test_questions_that_cannot_be_asked(stills, tiny_run, tiny_cache):
         ({"method": "magic"}, "there is guided, oi"),
         ({"output": "map"}, "there is members, mean_std, quantiles"),
         ({"members": 1, "output": "mean_std"}, "needs 2 members"),
+        ({"members": 0}, "at least 1"),
+        ({"evaluations": 8}, "at least 12"),
         ({"obs_error": -1.0}, "it is a standard deviation"),
         ({"obs_error": {"salt": 1.0}}, "no variable salt; there are tracer"),
     ):
         with pytest.raises(UserError, match=told):
             model.infill(asked, **({"members": 2} | options))
+    twice = xr.concat([asked, asked], "time")
+    with pytest.raises(UserError, match="comes twice"):
+        model.infill(twice, 2)
+    with pytest.raises(UserError, match="`member` already"):
+        model.infill(asked.expand_dims(member=1), 2)
+    wild = asked.copy(deep=True)
+    wild["tracer"][0, 0, 0] = -999.0
+    with pytest.raises(UserError, match=r"-999 of tracer at .* standard deviations"):
+        model.infill(wild, 2)
     weather = sciladm.load(tiny_run)
     data = open_in(tiny_cache.cache, weather.model.recipe)
     states = data.frames.ds.isel(time=data.indices("test")[:8:4]).load()
@@ -282,6 +337,7 @@ def test_a_run_with_a_past_takes_up_what_was_observed_on_its_way(tiny_run, tiny_
     assert (
         filled[name][:, 1]
         .where(west, drop=True)
+        .drop_vars("member")
         .equals(true.where(west, drop=True).expand_dims(member=8))
     )
     nothing = asked.where(asked.time == asked.time[0])
@@ -302,9 +358,9 @@ def test_the_door_writes_what_the_method_gives(stills, tmp_path, capsys):
     asked = hidden(ds.isel(time=slice(4, 6)), gap(ds))
     asked.to_netcdf(tmp_path / "gappy.nc")
     out, run = tmp_path / "filled.zarr", model.model.path
-    asking = (run, tmp_path / "gappy.nc", "--members", 3, "--evaluations", 8, "--out", out)
+    asking = (run, tmp_path / "gappy.nc", "--members", 3, "--evaluations", 12, "--out", out)
     assert door(*asking, "--obs-error", "tracer=0.1") == 0
-    want = model.infill(asked, 3, obs_error=0.1, evaluations=8)
+    want = model.infill(asked, 3, obs_error=0.1, evaluations=12)
     with xr.open_zarr(out) as got:
         xr.testing.assert_equal(got.load(), want)
         assert got.attrs["infill_run"] == model.model.facts["model_hash"]

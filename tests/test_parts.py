@@ -36,6 +36,14 @@ def test_axes_of_one_form_are_its_eigenvectors():
     )
 
 
+@pytest.mark.parametrize("across", [0.5, -0.5])
+def test_a_form_of_equal_diagonals_is_turned_too(across):
+    """Where every small turn changes nothing to first order."""
+    form = np.array([[[1.0, across], [across, 1.0]]])
+    axes = joint_axes(form)
+    np.testing.assert_allclose(off(axes.T @ form @ axes), 0, atol=1e-12)
+
+
 def test_no_turn_of_a_plane_makes_forms_more_diagonal():
     """Forms that share no axes: where every small turn of two axes makes it worse."""
     forms = np.random.default_rng(3).normal(size=(4, 5, 5))
@@ -98,11 +106,21 @@ def test_a_part_counts_the_spread_that_it_has_decoded(mixed):
 
 def test_cells_in_other_units_have_the_same_parts(mixed):
     parts, departures, decoded = mixed
-    unit = torch.full((4, *SHAPE), 0.1)
+    unit = torch.tensor([0.1, 1.0, 3.0, 0.5])[:, None, None].expand(4, *SHAPE)
     other = Parts(4)
     other.fit([departures / unit], unit, AREA, decoded)
     got, want = other.apart(departures / unit), parts.apart(departures)
-    torch.testing.assert_close(got, want, atol=1e-2, rtol=1e-2)
+    share = AREA / AREA.sum() / len(got)
+    agree = torch.einsum("bpij,bqij,ij->pq", got, want, share).abs()
+    torch.testing.assert_close(agree.max(0).values, torch.ones(4), atol=2e-2, rtol=0)
+
+
+def test_variables_count_alike_whatever_their_unit(mixed):
+    parts, departures, decoded = mixed
+    other = Parts(4)
+    heavy = decoded * torch.tensor([1e4, 1.0])[:, None, None]
+    other.fit(departures.split(500), torch.ones(4, *SHAPE), AREA, heavy)
+    torch.testing.assert_close(other.turn.abs(), parts.turn.abs(), atol=1e-3, rtol=1e-3)
 
 
 def test_log_det(mixed):

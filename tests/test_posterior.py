@@ -110,6 +110,7 @@ def block(seed=0):
 
 
 PROBLEMS = {"points": points, "block": block}
+EACH = ["points", pytest.param("block", marks=pytest.mark.slow)]
 BARS = {"points": 1.01, "block": 1.02}
 SWITCH = float(POWER.max() ** 0.5)
 
@@ -130,7 +131,7 @@ def answered(name):
     return problem, denoise, *draw(problem, denoise)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", EACH)
 def test_calibrated_at_the_promised_cost(name):
     problem, denoise, drawn, guided = answered(name)
     crps, calibration = problem.scores(drawn)
@@ -163,7 +164,7 @@ def test_draws_that_know_nothing_are_seen_to_fail():
     assert problem.scores(SAMPLER.sample(alone, noise))[0] > 1.3
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_network_with_faults(name):
     """10 % of the error of denoising, and a derivative that is not symmetric."""
     problem = PROBLEMS[name]()
@@ -171,6 +172,7 @@ def test_a_network_with_faults(name):
     assert crps < {"points": 1.01, "block": 1.02}[name] and 0.97 < calibration < 1.03
 
 
+@pytest.mark.slow
 def test_no_seam_at_the_border_of_a_gap():
     problem, _, drawn, _ = answered("block")
     drawn, mean, std = drawn[:, 0].numpy(), *problem.exact
@@ -318,7 +320,7 @@ def latents():
 
 
 @pytest.mark.parametrize(
-    ("name", "members"), [("points", 8), pytest.param("block", MEMBERS, marks=pytest.mark.slow)]
+    ("name", "members"), [("points", 4), pytest.param("block", MEMBERS, marks=pytest.mark.slow)]
 )
 def test_calibrated_through_an_autoencoder(latents, name, members):
     """The residual is in the errors and drawn given the observations; left out, members are too

@@ -9,7 +9,7 @@ from torch import Tensor
 from sciladm.autoencoder.patches import Patches
 from sciladm.autoencoder.residual import ResidualCovariance
 
-LEAST = 1e-3
+LEAST = 0.01
 """Smallest standard error, in that of a field: less, and rounding decides."""
 
 

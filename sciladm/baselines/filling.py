@@ -20,7 +20,7 @@ Answer = tuple[Floats, Floats]
 """Mean and standard deviation (number,)."""
 SHARES = (0.0, 0.003, 0.01, 0.03, 0.1)
 """Of a covariance that is drawn to its own diagonal, among which validation chooses."""
-MODES = (5, 10, 20, 40, 80, 160, 320)
+MODES = (10, 20, 40, 80, 160, 320, 640, 1280)
 """Orthogonal functions kept, among which validation chooses."""
 
 

@@ -18,7 +18,9 @@ from torch import Tensor
 from sciladm.diffusion.sampler.base import Denoise
 
 Product = Callable[[Tensor], Tensor]
-"""x (batch, channel, *space) → the product of a symmetric matrix with it."""
+"""x (batch, …) → the product of a symmetric matrix with it, likewise."""
+LARGEST = 4096
+"""Observations, or numbers drawn, up to which the matrix between them is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,39 @@ class Observations:
     wanted: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """A Aᵀ for white x₀, along its eigenvectors (observation, mode) with ``values`` (mode,):
+    near enough to every member's equations to make them easy."""
+
+    vectors: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, told: Product, like: Tensor, seen: Tensor, size: int = 64) -> "Curvature | None":
+        """At x₀ = 0 of the shape of ``like`` (1, channel, *space), of the observations ``seen``
+        (observation,) that say anything; None where both are many, or none is."""
+        if not 0 < min(int(seen.sum()), like.numel()) <= LARGEST:
+            return None
+        rows = []
+        with torch.inference_mode(False), torch.enable_grad():
+            for some in torch.split(torch.nonzero(seen)[:, 0], size):
+                centre = like.new_zeros(len(some), *like.shape[1:]).requires_grad_()
+                one = told(centre).gather(1, some[:, None]).sum()
+                rows.append(torch.autograd.grad(one, centre)[0].flatten(1))
+        matrix = torch.cat(rows).double()
+        vectors, size_, _ = torch.linalg.svd(matrix, full_matrices=False)
+        whole = like.new_zeros(len(seen), len(size_))
+        whole[seen] = vectors.to(like)
+        return cls(whole, size_.square().to(like))
+
+    def power(self, variance: float, exponent: float) -> Product:
+        """(1 + variance · A Aᵀ) to a power: its −½ makes misfits white where C is ``variance``
+        times the identity."""
+        less = 1 - (1 + variance * self.values) ** exponent
+        return lambda dual: dual - (dual @ self.vectors * less) @ self.vectors.T
+
+
 class Posterior:
     """D(x, σ) → E[x₀ | x, y]; for one call of a sampler, whose last solution is where the next
     step begins. A sampler that corrects its steps without evaluating anew is not for it.
@@ -40,7 +75,8 @@ class Posterior:
     solved by GMRES, since a network's derivative is not symmetric, for each member by itself until
     what is left of them is a share ``tolerance``, by at most ``most`` products a step; with the
     climate's C, which costs no network, five times as exactly: what is drawn of the largest scales
-    is settled there.
+    is settled there. curvature, for white x: misfits are weighed by
+    what the climate lets expect of them, which spares most of the products.
     """
 
     def __init__(
@@ -51,9 +87,11 @@ class Posterior:
         switch: float,
         tolerance: float = 0.05,
         most: int = 50,
+        curvature: Curvature | None = None,
     ) -> None:
         self.denoise, self.observations, self.prior = denoise, observations, prior
         self.switch, self.tolerance, self.most = switch, tolerance, most
+        self.curvature = curvature
         self.dual: Tensor | None = None
         self.left: list[float] = []
         """Of each step, the largest share of the equations that is left."""
@@ -72,9 +110,11 @@ class Posterior:
             # The product with a transpose is linear: its own transpose is the product ahead.
             (pull,) = torch.autograd.grad(told, centre, dummy, create_graph=True)
 
+        root, own = self._weights(sigma)
+
         def back(dual: Tensor) -> Tensor:
-            """C Aᵀ dual (batch, channel, *space)."""
-            (pulled,) = torch.autograd.grad(told, centre, dual, retain_graph=True)
+            """C Aᵀ root dual (batch, channel, *space)."""
+            (pulled,) = torch.autograd.grad(told, centre, root(dual), retain_graph=True)
             if not through:
                 return self.prior(sigma)(pulled)
             self.products += 1
@@ -83,13 +123,21 @@ class Posterior:
 
         def ahead(pulled: Tensor) -> Tensor:
             (change,) = torch.autograd.grad(pull, dummy, pulled, retain_graph=True)
-            return change
+            return root(change)
 
-        misfit = self.observations.wanted - told.detach()
+        misfit = root(self.observations.wanted - told.detach())
         tolerance = self.tolerance if through else self.tolerance / 5
-        self.dual, gained, left = solve(back, ahead, misfit, self.dual, tolerance, self.most)
+        found = solve(back, ahead, misfit, self.dual, tolerance, self.most, own)
+        self.dual, gained, left = found
         self.left.append(float(left.max()))
         return expected.detach() + gained
+
+    def _weights(self, sigma: float) -> tuple[Product, Product]:
+        """What misfits are multiplied by, and its square."""
+        if self.curvature is None:
+            return _same, _same
+        variance = sigma**2 / (1 + sigma**2)
+        return self.curvature.power(variance, -0.5), self.curvature.power(variance, -1.0)
 
 
 def solve(
@@ -99,19 +147,22 @@ def solve(
     guess: Tensor | None,
     tolerance: float,
     most: int,
+    own: Product | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """v of v + ahead(back(v)) = misfit by GMRES (Saad & Schultz 1986), a batch side by side.
+    """v of own(v) + ahead(back(v)) = misfit by GMRES (Saad & Schultz 1986), a batch side by side.
 
     → v (batch, observation), back(v), which costs no further product, and what is left, as a share
-    of the misfit (batch,). ``guess`` is kept where it is nearer than 0. A member has the solution
-    of its own first step below ``tolerance``, whoever else is in the batch.
+    of the misfit (batch,). ``guess`` is kept where it is nearer than 0; ``own`` is the identity
+    where it is not given. A member has the solution of its own first step below
+    ``tolerance``, whoever else is in the batch.
     """
+    own = own or _same
     size = norm(misfit).clamp(min=1e-30)
     start, pulled = torch.zeros_like(misfit), None
     rest = misfit
     if guess is not None:
         pulled = back(guess)
-        closer = misfit - guess - ahead(pulled)
+        closer = misfit - own(guess) - ahead(pulled)
         keep = norm(closer) < size
         start = guess.where(keep[:, None], 0.0)
         pulled = pulled.where(along(keep, pulled), 0.0)
@@ -125,7 +176,7 @@ def solve(
     weights = misfit.new_zeros(len(misfit), 0, dtype=torch.float64)
     while not done.all() and len(images) < most:
         images.append(back(basis[-1]))
-        next_ = basis[-1] + ahead(images[-1])
+        next_ = own(basis[-1]) + ahead(images[-1])
         column = []
         for vector in basis:
             share = (next_.double() * vector.double()).sum(1)
@@ -147,6 +198,10 @@ def solve(
     if pulled is None:
         pulled = back(start)
     return start, pulled, left
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def least_squares(columns: list[Tensor], length: Tensor) -> tuple[Tensor, Tensor]:

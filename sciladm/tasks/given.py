@@ -5,9 +5,10 @@ A series falls into draws of the run's window. What was observed in the frames o
 two windows share tell the second one what the first has drawn.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -16,23 +17,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciladm.autoencoder.observed import Observed
+from sciladm.autoencoder.patch import PatchAutoencoder
 from sciladm.calendar import later
 from sciladm.data.times import Times, ticks
-from sciladm.diffusion.denoiser import Context
+from sciladm.diffusion.denoiser import Context, Denoiser
 from sciladm.diffusion.noise import Key, unit_normal
-from sciladm.diffusion.posterior import Observations, Posterior, solve
+from sciladm.diffusion.posterior import Curvature, Observations, Posterior, Product, solve
 from sciladm.diffusion.sampler import Multistep
 from sciladm.model import Model
 
 Array = NDArray[np.float32]
 Method = Literal["guided", "oi"]
 """By the denoiser, or by optimal interpolation: what its fitted covariance alone knows."""
-ENOUGH = {"guided": 0.02, "oi": 0.01}
+ENOUGH = {"guided": 0.05, "oi": 0.01}
 """Share of its equations that a method may leave unsolved."""
-MOST = {"guided": 100, "oi": 300}
+MOST = {"guided": 25, "oi": 300}
 """Products in which it has to be done, per noise level."""
-BENDS = 3
-"""How often optimal interpolation goes along a new tangent of the decoder."""
+BENDS = 12
+"""How often, at most, optimal interpolation goes along a new tangent of the decoder."""
 SMALLEST = 0.02
 """Last σ of a guided draw, in standard deviations."""
 
@@ -41,7 +43,8 @@ SMALLEST = 0.02
 class Seen:
     """What was observed of the frames of one draw: an `Observed` for each."""
 
-    model: Model
+    autoencoder: PatchAutoencoder
+    statics: Tensor
     frames: Sequence[Observed]
 
     def told(self, latents: Tensor) -> Tensor:
@@ -52,8 +55,13 @@ class Seen:
     def decoded(self, latents: Tensor) -> Sequence[Tensor]:
         """The fields of each frame (member, channel, *space)."""
         frames = apart(latents, len(self.frames)).flatten(0, 1)
-        fields = self.model.autoencoder.decode(frames, self.model.statics)
+        fields = self.autoencoder.decode(frames, self.statics)
         return fields.view(len(latents), len(self.frames), *fields.shape[1:]).unbind(1)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Which numbers say anything (number,)."""
+        return torch.cat([o.weights.diagonal(dim1=1, dim2=2).flatten() != 0 for o in self.frames])
 
     @cached_property
     def wanted(self) -> Tensor:
@@ -61,6 +69,24 @@ class Seen:
         parts = [o.wanted() for o in self.frames]
         most = max(len(part) for part in parts)
         return torch.cat([part.expand(most, -1) for part in parts], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Precise:
+    """What of a run is linear, or nearly, in float64. Thousands of good observations pin down a
+    pattern of the whole field a million times as well as one of a patch; in float32 rounding of
+    the first is more than there is of the second."""
+
+    denoiser: Denoiser
+    autoencoder: PatchAutoencoder
+
+    @classmethod
+    def of(cls, model: Model) -> "Precise":
+        """Copies."""
+        denoiser = deepcopy(model.denoiser).double()
+        if denoiser.departure.patterns.is_complex():  # which double() leaves as they are
+            denoiser.departure.patterns = denoiser.departure.patterns.to(torch.complex128)
+        return cls(denoiser, deepcopy(model.autoencoder).double())
 
 
 @dataclass(frozen=True)
@@ -111,9 +137,15 @@ class Given:
         plan = Plan.of(known, window.future)
         frames = [x.expand(size, *x.shape) for x in self.values[:known]]
         latents = [self._encoded(x) for x in frames]
+        whole = (self.observed | ~self.model.valid) & (self.error == 0)
+        told = whole.flatten(1).all(1)
         for start in plan.starts(len(self.times) - known):
             at = known + start
             here = np.arange(at, at + plan.length)
+            if told[here[here < len(told)]].all() and here[-1] < len(told):
+                frames[at:] = [x.expand(size, *x.shape) for x in self.values[here]]
+                latents[at:] = [self._encoded(x) for x in frames[at:]]
+                continue
             held = frames[at : at + plan.fixed] if start else []
             kept = latents[at : at + plan.fixed] if start else []
             past = torch.stack(latents[at - known : at], dim=1) if known else None
@@ -139,32 +171,50 @@ class Given:
         with torch.no_grad():
             context = denoiser.context(known, forcings, model.latent_statics)
         noise = unit_normal(keys, "denoiser", 0, context.mean.shape[1], model.grid.shape)
-        noise = noise.to(model.device)
-        told = lambda r: seen.told(denoiser.clean(r, context))
+        noise = noise.to(model.device).double()
+        exact, precise = self._precise.denoiser, Context(*(x.double() for x in astuple(context)))
+        usual = replace(precise, mean=precise.mean[:1], scale=precise.scale.mean(0, keepdim=True))
+        told = lambda r: seen.told(exact.clean(r, usual))
+        curvature = Curvature.of(told, noise[:1], seen.rows)
+        asked = Observations(lambda r: seen.told(exact.clean(r, precise)), seen.wanted)
         draw = self._interpolated if self.method == "oi" else self._guided
-        r, left = draw(noise, Observations(told, seen.wanted), context, keys)
+        r, left = draw(noise, asked, curvature, context, keys)
         self.left.append(left)
         with torch.no_grad():
-            z = denoiser.clean(r, context)
+            z = exact.clean(r, precise)
             fields = [
                 self._whole(x, seen.frames[n], self._keys(times[n], members), fixed=n < len(kept))
                 for n, x in enumerate(seen.decoded(z))
             ]
-        return list(apart(z, len(here)).unbind(1)), fields
+        return list(apart(z.float(), len(here)).unbind(1)), fields
+
+    @cached_property
+    def _precise(self) -> "Precise":
+        return Precise.of(self.model)
 
     def _guided(
-        self, noise: Tensor, asked: Observations, context: Context, keys: Sequence[Key]
+        self,
+        noise: Tensor,
+        asked: Observations,
+        curvature: Curvature | None,
+        context: Context,
+        keys: Sequence[Key],
     ) -> tuple[Tensor, float]:
         """By the denoiser, in which observations are taken up at every noise level."""
         top = self.model.sigma_max
         sampler = Multistep(self.evaluations, top, SMALLEST, corrector=False)
-        denoise = partial(self.model.denoiser, context=context)
+        denoise = lambda x, sigma: self.model.denoiser(x.float(), sigma, context).double()
         prior = lambda sigma: lambda x: x * (sigma**2 / (1 + sigma**2))
-        guided = Posterior(denoise, asked, prior, 1.0, ENOUGH["guided"], MOST["guided"])
-        return sampler.sample(guided, noise), max(guided.left)
+        guided = Posterior(denoise, asked, prior, 1.0, ENOUGH["guided"], MOST["guided"], curvature)
+        return sampler.sample(guided, noise), guided.left[-1]
 
     def _interpolated(
-        self, noise: Tensor, asked: Observations, context: Context, keys: Sequence[Key]
+        self,
+        noise: Tensor,
+        asked: Observations,
+        curvature: Curvature | None,
+        context: Context,
+        keys: Sequence[Key],
     ) -> tuple[Tensor, float]:
         """By the covariance alone: a draw of the Gaussian, moved to where its observations, with
         errors of their own, are met best (randomised maximum likelihood, Oliver et al. 1996; exact
@@ -173,8 +223,12 @@ class Given:
         error = unit_normal(keys, "observation error", 0, asked.wanted.shape[1], (1,))
         wanted = asked.wanted - error.flatten(1).to(noise)
         for _ in range(BENDS):
-            r, left = _nearer(r, noise, asked.told, wanted)
-        return r, left
+            before = r
+            r, left = _nearer(r, noise, asked.told, wanted, curvature)
+            moved = float(((r - before).norm() / r.norm()).clamp(max=1))
+            if moved < ENOUGH["oi"]:
+                break
+        return r, max(left, moved)
 
     def _whole(
         self, decoded: Tensor, seen: Observed, keys: Sequence[Key], *, fixed: bool
@@ -182,11 +236,11 @@ class Given:
         """A frame with what decoding left of it, as far as the observations leave that free."""
         model = self.model
         if fixed:
-            return decoded
+            return decoded.float()
         normal = unit_normal(keys, "residual", 0, model.residual.numbers, model.grid.shape)
         error = unit_normal(keys, "error", 0, decoded.shape[1], decoded.shape[2:])
         drawn = model.residual.draw(normal.to(model.device))
-        return decoded + seen.residual(decoded, drawn, error.to(model.device))
+        return (decoded + seen.residual(decoded, drawn.double(), error.to(decoded))).float()
 
     def _seen(self, here: NDArray[np.int64], kept: list[Tensor]) -> Seen:
         """What is told of the frames of a window: as decoded of those that are ``kept``."""
@@ -204,10 +258,10 @@ class Given:
             else:
                 none = torch.zeros_like(self.values[0])
                 frames.append(self._observed(none, none, none.bool()))
-        return Seen(self.model, frames)
+        return Seen(self._precise.autoencoder, self.model.statics.double(), frames)
 
     def _observed(self, values: Tensor, error: Tensor, observed: Tensor) -> Observed:
-        return Observed.of(values, error, observed, self.model.residual)
+        return Observed.of(values.double(), error, observed, self.model.residual)
 
     def _times(self, here: NDArray[np.int64]) -> Times:
         return later(self.times[0], np.asarray(here) * self.model.step)
@@ -223,7 +277,7 @@ def apart(latents: Tensor, frames: int) -> Tensor:
 
 
 def _nearer(
-    r: Tensor, drawn: Tensor, told: Callable[[Tensor], Tensor], wanted: Tensor
+    r: Tensor, drawn: Tensor, told: Product, wanted: Tensor, curvature: Curvature | None
 ) -> tuple[Tensor, float]:
     """Where |x − drawn|² + |told(x) − wanted|² is least along the tangent of ``told`` at r, and
     the share of the equations left."""
@@ -233,12 +287,15 @@ def _nearer(
         dummy = torch.zeros_like(there, requires_grad=True)
         (pull,) = torch.autograd.grad(there, at, dummy, create_graph=True)
 
+    weigh = [curvature.power(1.0, e) if curvature else lambda x: x for e in (-0.5, -1.0)]
+    root, own = weigh
+
     def back(dual: Tensor) -> Tensor:
-        return torch.autograd.grad(there, at, dual, retain_graph=True)[0]
+        return torch.autograd.grad(there, at, root(dual), retain_graph=True)[0]
 
     def ahead(pulled: Tensor) -> Tensor:
-        return torch.autograd.grad(pull, dummy, pulled, retain_graph=True)[0]
+        return root(torch.autograd.grad(pull, dummy, pulled, retain_graph=True)[0])
 
-    misfit = wanted - there.detach() + ahead(r - drawn)
-    _, gained, left = solve(back, ahead, misfit, None, ENOUGH["oi"], MOST["oi"])
+    misfit = root(wanted - there.detach()) + ahead(r - drawn)
+    _, gained, left = solve(back, ahead, misfit, None, ENOUGH["oi"], MOST["oi"], own)
     return drawn + gained, float(left.max())

@@ -1,12 +1,12 @@
 """Filling what is missing in a Dataset: NaN is the question, members are the answer."""
 
+import json
 import logging
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -15,26 +15,21 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from sciladm.conventions import UserError, roles
-from sciladm.data.durable import publish, writing
-from sciladm.data.frames import Frames
-from sciladm.data.labels import level_numbers, places
-from sciladm.data.times import ticks
+from sciladm.conventions import UserError
+from sciladm.data.durable import publish
 from sciladm.model import Model
+from sciladm.tasks.gaps import PACKED, Array, Gaps
 from sciladm.tasks.given import ENOUGH, Given, Method
-from sciladm.tasks.run import THREADS
+from sciladm.tasks.run import THREADS, versions
 from sciladm.tasks.voice import Voice
 
 log = logging.getLogger(__name__)
-Array = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Error = float | Mapping[str, float]
 Output = Literal["members", "mean_std", "quantiles"]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-PACKED = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
-"""What of an encoding still holds where a dimension has come in."""
-FAR = 6.0
-"""Standard deviations from climatology beyond which an observation is worth a word."""
+FAR, ABSURD = 6.0, 20.0
+"""Standard deviations from climatology beyond which an observation is worth a word, and beyond
+which it is none."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,12 @@ class Wish:
     workers: int
 
     def __post_init__(self) -> None:
+        for name, number, least in (
+            ("members", self.members, 1), ("evaluations", self.evaluations, 12),
+            ("workers", self.workers, 1),
+        ):  # fmt: skip
+            if number < least:
+                raise UserError(f"{name} {number}: at least {least}")
         for name, got, known in (
             ("method", self.method, get_args(Method)),
             ("output", self.output, get_args(Output)),
@@ -60,123 +61,28 @@ class Wish:
             raise UserError(f"output {self.output!r} needs 2 members at least; got {self.members}")
 
 
-@dataclass(frozen=True, eq=False)
-class Gaps:
-    """States with holes: their Dataset, as it was given and with our names, and as numbers (time,
-    channel, *space)."""
-
-    model: Model
-    given: xr.Dataset
-    frames: Frames
-    values: Array
-
-    @classmethod
-    def of(cls, model: Model, ds: xr.Dataset) -> "Gaps":
-        """UserError where the states are not those of the run."""
-        frames = Frames.of(ds, model.fields)
-        return cls(model, ds, frames, model.fields.to_array(frames.ds, gaps=True))
-
-    @cached_property
-    def observed(self) -> Mask:
-        """Where there is a value, of the cells that may have one."""
-        return np.isfinite(self.values) & self.model.normaliser.valid
-
-    def series(self) -> Iterator[NDArray[np.int64]]:
-        """Numbers of times that are to be filled together: a step of the run apart, without a
-        time lacking. Where a run draws single frames without a past each is one by itself."""
-        window, at = self.model.recipe.window, ticks(self.frames.times)
-        if window.past == 0 and window.future == 1:
-            yield from np.arange(len(at))[:, None]
-            return
-        step = int(self.model.step / np.timedelta64(1, "us"))
-        place = {int(t): n for n, t in enumerate(at)}
-        for t in at.tolist():
-            if t - step not in place:
-                yield np.array([place[u] for u in _onward(t, step, place)])
-
-    def answer(self, values: Array, kept: Mask) -> dict[str, xr.DataArray]:
-        """(member, time, channel, *space) in physical units → variables as they were given, over
-        `member`. Where ``kept`` (time, channel, *space) with the very bits of the question."""
-        ds, fields, out = self.frames.ds, self.model.fields, {}
-        for name, numbers in self.numbers().items():
-            channels = [fields.channels[n] for n in numbers]
-            levels = [c.level for c in channels if c.level is not None]
-            order = ["time", *(["level"] if levels else []), *fields.grid.names]
-            array = ds[name].transpose(*order, ...)
-            kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
-            whole = np.repeat(array.values.astype(kind)[None], len(values), axis=0)
-            view = whole.reshape(len(values), *(array.sizes[dim] for dim in order))
-            cells = [places(axis, ds, name) for axis in fields.grid.axes]
-            at = np.ix_(*([level_numbers(array, levels)] if levels else []), *cells)
-            rows = [c.inverse(values[:, :, n]) for c, n in zip(channels, numbers, strict=True)]
-            same = [kept[:, n] for n in numbers]
-            new, keep = (np.stack(rows, 2), np.stack(same, 1)) if levels else (rows[0], same[0])
-            view[:, :, *at] = np.where(keep, view[:, :, *at], new)
-            filled = xr.DataArray(whole, array.coords, ("member", *array.dims), name, array.attrs)
-            out[name] = filled.transpose("member", *ds[name].dims)
-            packed = {key: ds[name].encoding[key] for key in PACKED if key in ds[name].encoding}
-            out[name].encoding = packed
-        return out
-
-    def seen(self) -> dict[str, xr.DataArray]:
-        """Where each variable was observed."""
-        where = {name: self.frames.ds[name].notnull() for name in self.numbers()}
-        for name, one in where.items():
-            one.attrs = {"long_name": f"whether {name} was observed"}
-        return {f"{name}_observed": one for name, one in where.items()}
-
-    def returned(self, new: Mapping[str, xr.DataArray]) -> xr.Dataset:
-        """The Dataset that was given with ``new`` variables, under its own names and order."""
-        named = self.frames.ds.drop_vars(list(self.numbers())).assign(new)
-        found = roles(self.given, {k: v for k, v in self.model.fields.dims.items()
-                                   if k in self.given.dims}).names  # fmt: skip
-        named = named.rename({ours: theirs for theirs, ours in found.items() if ours != theirs})
-        time = next((theirs for theirs, ours in found.items() if ours == "time"), None)
-        if time is None:
-            return named.isel(time=0).assign_coords(self.given.coords)
-        order = self.given[time].argsort(kind="stable").argsort().values
-        return named.isel({time: order}).assign_coords(self.given.coords)
-
-    def numbers(self) -> dict[str, list[int]]:
-        """Variables and the numbers of their channels."""
-        numbers: dict[str, list[int]] = {}
-        for n, channel in enumerate(self.model.fields.channels):
-            numbers.setdefault(channel.variable, []).append(n)
-        return numbers
-
-
-def _onward(t: int, step: int, place: Mapping[int, int]) -> Iterator[int]:
-    while t in place:
-        yield t
-        t += step
-
-
 def infill(
     model: Model, ds: xr.Dataset, wish: Wish, report: Callable[..., None] = lambda *_: None
 ) -> xr.Dataset:
     """What `TrainedModel.infill` says."""
     gaps = Gaps.of(model, ds)
-    error = _errors(gaps, wish.obs_error)
+    far, error = _far(gaps), _errors(gaps, wish.obs_error)
     kept = np.asarray(gaps.observed & (error == 0), bool)
     valid = model.normaliser.valid
     values: Array = np.repeat(gaps.values[None], wish.members, axis=0)
-    worst = 0.0
-    done = 0
-    for numbers in gaps.series():
-        done += len(numbers)
-        if (kept[numbers] | ~valid).all():
-            continue
-        given = _given(gaps, numbers, error, wish)
+    left: list[float] = []
+    asked = [n for n in gaps.series() if not (kept[n] | ~valid).all()]
+    questions = [_given(gaps, numbers, error, wish) for numbers in asked]
+    for done, (numbers, given) in enumerate(zip(asked, questions, strict=True), start=1):
         for first, drawn in _drawn(given, wish):
             for member, states in enumerate(drawn, start=first):
                 times = gaps.frames.times[numbers]
                 values[member, numbers] = model.normaliser.denormalise(states, times)
-        worst = max(worst, *given.left)
-        report(done / len(gaps.values))
-    values[:, :, ~valid] = np.nan
-    filled = _reduced(gaps.answer(values, kept), wish.output)
+        left += given.left
+        report(done / len(asked))
+    filled = _reduced(gaps.answer(values, kept | ~valid), wish.output)
     out = gaps.returned(filled | gaps.seen())
-    return out.assign_attrs(_notes(gaps, error, wish, worst))
+    return out.assign_attrs(_notes(gaps, wish, far, left))
 
 
 def write_infill(
@@ -189,16 +95,26 @@ def write_infill(
                         + remedy)  # fmt: skip
     with voice.progress("infill") as report:
         filled = infill(model, ds, wish, report)
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, old = (out.with_name(f".{out.name}.{word}") for word in ("filling", "replaced"))
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     for variable in filled.variables.values():
-        variable.encoding.clear()
-    with writing(out), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-        filled.to_zarr(partial, mode="w", zarr_format=3, consolidated=True)
+        kept = {key: variable.encoding[key] for key in ("units", "calendar", *PACKED)
+                if key in variable.encoding}  # fmt: skip
+        variable.encoding = kept
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+            filled.to_zarr(partial, mode="w", zarr_format=3, consolidated=True)
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(old)
         publish(partial, out)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {out}: {error.strerror or error}. Nothing of it is kept: make room or "
+            "mend the permission, then run the same command again"
+        ) from error
 
 
 def _ours(path: Path) -> bool:
@@ -225,7 +141,11 @@ def _errors(gaps: Gaps, told: Error) -> Array:
         raise UserError(f"obs_error of {wrong[0]} is {told[wrong[0]]}; it is a standard deviation")
     out = np.zeros_like(gaps.values)
     for name, std in told.items():
-        out[:, gaps.numbers()[name]] = std
+        for n in gaps.numbers()[name]:
+            channel, value = gaps.model.fields.channels[n], gaps.values[:, n]
+            # Where a transform bends, an error depends on the value.
+            moved = channel.forward(channel.inverse(value) + np.float32(std))
+            out[:, n] = np.where(np.isfinite(value), moved - value, 0) if std else 0
     return out
 
 
@@ -256,7 +176,7 @@ def _drawn(given: Given, wish: Wish) -> Iterator[tuple[int, Array]]:
     """First member of each micro-batch and its members (member, time, channel, *space), in
     anomalies; a few micro-batches side by side, one thread each."""
     model = given.model
-    _ = model.sampler, model.latent_statics, model.residual, model.denoiser
+    _ = model.latent_statics, model.residual, model.denoiser
     starts = range(0, wish.members, model.recipe.micro_batch)
     with ThreadPoolExecutor(
         wish.workers, initializer=torch.set_num_threads, initargs=(THREADS,)
@@ -275,30 +195,51 @@ def _reduced(filled: dict[str, xr.DataArray], output: str) -> dict[str, xr.DataA
         if output == "quantiles":
             out[name] = array.quantile(QUANTILES, "member", keep_attrs=True)
             continue
-        out[name] = array.mean("member").assign_attrs(attrs)
+        whole = array.astype(np.float64)  # of equal members the very value
+        out[name] = whole.mean("member").astype(array.dtype).assign_attrs(attrs)
         units = {key: attrs[key] for key in ("units",) if key in attrs}
         about = {"long_name": f"standard deviation of {name} over members"}
-        out[f"{name}_std"] = array.std("member", ddof=1).assign_attrs(about | units)
+        out[f"{name}_std"] = (
+            whole.std("member", ddof=1).astype(array.dtype).assign_attrs(about | units)
+        )
     return out
 
 
-def _notes(gaps: Gaps, error: Array, wish: Wish, left: float) -> dict[str, Any]:
-    """Which engine ran, and what a user should know of it."""
-    model = gaps.model
-    anomalies = model.normaliser.normalise(gaps.values, gaps.frames.times)
-    far = int((np.abs(np.where(gaps.observed, anomalies, 0)) > FAR).sum())
-    if far:
+def _far(gaps: Gaps) -> int:
+    """How many observations are worth a word; UserError for one that cannot be meant."""
+    model, times = gaps.model, gaps.frames.times
+    off = np.abs(model.normaliser.normalise(gaps.values, times))
+    off = np.where(gaps.observed, off, 0)
+    if (wild := off > ABSURD).any():
+        at = tuple(np.argwhere(wild)[0])
+        channel = model.fields.channels[at[1]]
+        value, when = float(channel.inverse(gaps.values[at])), str(times[at[0]])[:19]
+        raise UserError(
+            f"{value:g} of {channel.name} at {when} is {off[at]:.0f} standard deviations from "
+            f"climatology, and {wild.sum() - 1} more are beyond {ABSURD:g}; put NaN where there "
+            "is no value"
+        )
+    if far := int((off > FAR).sum()):
         log.warning("%d observations are beyond %g standard deviations of climatology", far, FAR)
-    if left > ENOUGH[wish.method]:
+    return far
+
+
+def _notes(gaps: Gaps, wish: Wish, far: int, left: list[float]) -> dict[str, Any]:
+    """Which engine ran, and what a user should know of it."""
+    most = float(np.max(left, initial=0.0))
+    if not most <= 2 * ENOUGH[cast(Method, wish.method)]:
         log.warning(
-            "observations were taken up to %.0f %% of their misfit at worst; more evaluations, or "
-            "a larger obs_error, may do better", 100 * left,
+            "%.0f %% of the misfit to observations is left in one draw; more evaluations, or a "
+            "larger obs_error, may do better", 100 * most,
         )  # fmt: skip
     return {
+        "synthetic": 1,
         "infill_method": wish.method,
         "infill_members": wish.members,
+        "infill_evaluations": wish.evaluations,
         "infill_seed": wish.seed,
-        "infill_run": str(model.facts["model_hash"]),
-        "infill_equations_left": left,
-        "infill_observations_beyond_6_std": far,
+        "infill_run": str(gaps.model.facts["model_hash"]),
+        "infill_versions": json.dumps(versions(), sort_keys=True),
+        "infill_misfit_left": most,
+        "infill_observations_far_off": far,
     }

@@ -45,13 +45,15 @@ class RolledOut:
         if (leads % step).astype(np.int64).any():
             raise UserError(f"it forecasts every {window.step}, and not all leads are among these")
         before = later(init_time, -np.arange(window.past)[::-1] * step)
-        known = model.encode(np.stack([self.state(time) for time in before]), before)
-        frames = list(known)
+        frames = [model.encode(self.state(time)[None], before[[n]])[0]
+                  for n, time in enumerate(before)]  # fmt: skip
         while len(frames) - window.past < int(leads.max() / step):
             done = len(frames) - window.past
             times = later(init_time, (done + 1 + np.arange(window.future)) * step)
-            past = torch.cat(frames[-window.past :])[None]
-            z, _ = self.network(past, model.forcings(times)[None], model.latent_statics[None])
+            forcings = model.forcings(times)[None]
+            known = frames[len(frames) - window.past :]
+            past = torch.cat(known)[None] if known else forcings[:, :0]
+            z, _ = self.network(past, forcings, model.latent_statics[None])
             frames += list(z[0].chunk(window.future))
         chosen = [window.past - 1 + int(lead / step) for lead in leads]
         latents = torch.stack([frames[n] for n in chosen])

@@ -89,9 +89,10 @@ class TrainedModel:
     ) -> xr.Dataset:
         """An ensemble of what is missing in ``ds``: NaN is the question, members are the answer.
 
-        Times a step of the run apart are filled together. A run without past frames
-        (``window.past: 0``) fills any of them; another one goes from its whole past onward and
-        takes up what was observed on its way.
+        Times a step of the run apart are filled together; a gap in time, or another hour of the
+        day, begins another series. A run without past frames (``window.past: 0``) fills any of
+        them. Another one is a filter: it takes its first frames, which must be whole, as they are
+        and goes on from there; what is observed later does not reach back.
 
         Args:
             ds: States with holes, names and layout as CF or WeatherBench2 have them.

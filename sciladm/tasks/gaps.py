@@ -1,0 +1,127 @@
+"""States with holes: their Dataset, and the numbers that it asks about."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from sciladm.calendar import find, later
+from sciladm.conventions import UserError, roles
+from sciladm.data.frames import Frames
+from sciladm.data.labels import level_numbers, places
+from sciladm.model import Model
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+PACKED = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
+"""What of an encoding still holds where a dimension has come in."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gaps:
+    """States with holes: their Dataset, as it was given and with our names, and as numbers (time,
+    channel, *space)."""
+
+    model: Model
+    given: xr.Dataset
+    frames: Frames
+    values: Array
+
+    @classmethod
+    def of(cls, model: Model, ds: xr.Dataset) -> "Gaps":
+        """UserError where the states are not those of the run."""
+        if "member" in ds.dims:
+            raise UserError("the data have a dimension `member` already; fill one at a time")
+        frames = Frames.of(ds, model.fields)
+        if len(doubles := frames.times[1:][frames.times[1:] == frames.times[:-1]]):
+            raise UserError(f"{doubles[0]} comes twice in the data; leave one of them out")
+        return cls(model, ds, frames, model.fields.to_array(frames.ds, gaps=True))
+
+    @cached_property
+    def observed(self) -> Mask:
+        """Where there is a value, of the cells that may have one."""
+        return np.isfinite(self.values) & self.model.normaliser.valid
+
+    def series(self) -> Iterator[NDArray[np.int64]]:
+        """Numbers of times that are to be filled together: a step of the run apart, without a
+        time lacking. Where a run draws single frames without a past each is one by itself."""
+        window, times, step = self.model.recipe.window, self.frames.times, self.model.step
+        if window.past == 0 and window.future == 1:
+            yield from np.arange(len(times))[:, None]
+            return
+        after = find(times, later(times, step), step)
+        for first in np.setdiff1d(np.arange(len(times)), after):
+            one = [first]
+            while after[one[-1]] >= 0:
+                one.append(after[one[-1]])
+            yield np.array(one)
+
+    def answer(self, values: Array, kept: Mask) -> dict[str, xr.DataArray]:
+        """(member, time, channel, *space) in physical units → variables as they were given, over
+        `member`. Where ``kept`` (time, channel, *space) with the very bits of the question."""
+        out = {}
+        for name, numbers in self.numbers().items():
+            rows = [self.model.fields.channels[n].inverse(values[:, :, n]) for n in numbers]
+            given = self.frames.ds[name]
+            kind = given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
+            same = [kept[:, n] for n in numbers]
+            out[name] = self._placed(name, given.astype(kind), rows, same)
+            packed = {key: given.encoding[key] for key in PACKED if key in given.encoding}
+            out[name].encoding = packed
+        return out
+
+    def seen(self) -> dict[str, xr.DataArray]:
+        """Where each variable was observed, of the cells that may hold data."""
+        out = {}
+        for name, numbers in self.numbers().items():
+            nowhere = xr.zeros_like(self.frames.ds[name], dtype=bool)
+            rows = [self.observed[None, :, n] for n in numbers]
+            never = [np.zeros(rows[0].shape[1:], bool)] * len(rows)
+            where = self._placed(name, nowhere, rows, never).isel(member=0, drop=True)
+            where.attrs, where.encoding = {"long_name": f"whether {name} was observed"}, {}
+            out[f"{name}_observed"] = where
+        return out
+
+    def _placed(
+        self, name: str, given: xr.DataArray, rows: list[Any], same: list[Mask]
+    ) -> xr.DataArray:
+        """``rows`` of each level (member, time, *space) where they belong in a variable as it
+        was given, over `member`; what is the ``same`` (time, *space), and cells that the run does
+        not know, as they were."""
+        fields = self.model.fields
+        levels = [c.level for c in fields.channels if c.variable == name and c.level is not None]
+        order = ["time", *(["level"] if levels else []), *fields.grid.names]
+        array = given.transpose(*order, ...)
+        members = np.arange(len(rows[0]))
+        whole = np.repeat(array.values[None], len(members), axis=0)
+        view = whole.reshape(len(members), *(array.sizes[dim] for dim in order))
+        cells = [places(axis, self.frames.ds, name) for axis in fields.grid.axes]
+        at = np.ix_(*([level_numbers(array, levels)] if levels else []), *cells)
+        new, keep = (np.stack(rows, 2), np.stack(same, 1)) if levels else (rows[0], same[0])
+        view[:, :, *at] = np.where(keep, view[:, :, *at], new)
+        coords = {**array.coords, "member": members}
+        placed = xr.DataArray(whole, coords, ("member", *array.dims), name, given.attrs)
+        return placed.transpose("member", *given.dims)
+
+    def returned(self, new: Mapping[str, xr.DataArray]) -> xr.Dataset:
+        """The Dataset that was given with ``new`` variables, under its own names and order."""
+        named = self.frames.ds.drop_vars(list(self.numbers())).assign(new)
+        found = roles(self.given, {k: v for k, v in self.model.fields.dims.items()
+                                   if k in self.given.dims}).names  # fmt: skip
+        named = named.rename({ours: theirs for theirs, ours in found.items() if ours != theirs})
+        time = next((theirs for theirs, ours in found.items() if ours == "time"), None)
+        if time is None:
+            return named.isel(time=0).assign_coords(self.given.coords)
+        order = self.given[time].argsort(kind="stable").argsort().values
+        return named.isel({time: order}).assign_coords(self.given.coords)
+
+    def numbers(self) -> dict[str, list[int]]:
+        """Variables and the numbers of their channels."""
+        numbers: dict[str, list[int]] = {}
+        for n, channel in enumerate(self.model.fields.channels):
+            numbers.setdefault(channel.variable, []).append(n)
+        return numbers
