@@ -26,7 +26,7 @@ from sciladm.data.fields import Fields
 from sciladm.data.normalise import Normaliser
 from sciladm.data.times import Times
 from sciladm.diffusion.denoiser import Context, Denoiser
-from sciladm.diffusion.departure import Departure
+from sciladm.diffusion.departure import Departure, alike
 from sciladm.diffusion.guidance import guided, resting, together
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import Key, unit_normal
@@ -107,21 +107,11 @@ class Model:
         mean = self.mean_forecast(own.mean_steps, own.scale)
         seen, drawn = self._channels
         backbone = self._backbone(drawn + seen, drawn)
-        departure = Departure(drawn, self.alike, self.grid.boundaries, own.patterns)
+        groups = alike(torch.from_numpy(self.grid.rows()), self._valid_share().cpu())
+        departure = Departure(drawn, groups, self.grid.boundaries, own.patterns)
         said = PARAMETRISATIONS[own.parametrisation]
         made = Denoiser(backbone, mean, departure, self._cells(), said)
         return made.to(self.device)
-
-    @cached_property
-    def alike(self) -> Tensor:
-        """Latent cells that are much alike have the same number (*cells): those of a latitude, but
-        for each coast by itself, for there land is zero and little else varies."""
-        rows = torch.from_numpy(self.grid.rows())
-        parts = self.autoencoder.patches.split(self.valid.float()[None].cpu())[0]
-        coast = (parts.mean(0) < 1) & (parts.mean(0) > 0)
-        own = int(rows.max()) + 1 + torch.arange(rows.numel()).view(rows.shape)
-        _, numbers = np.unique(own.where(coast, rows).numpy(), return_inverse=True)
-        return torch.from_numpy(numbers.reshape(rows.shape))
 
     def mean_forecast(self, steps: int, says_scale: bool) -> MeanForecast:
         """An untrained mean, with a network if there will be steps to train it, which says how
@@ -153,15 +143,17 @@ class Model:
 
     def _cells(self) -> Tensor:
         """What each latent cell counts (*cells): its area, as far as data can be there."""
-        valid = self.autoencoder.patches.split(self.valid.float()[None])[0].mean(0)
-        return torch.tensor(self.grid.area, dtype=torch.float32).to(self.device) * valid
+        return torch.tensor(self.grid.area).to(self._valid_share()) * self._valid_share()
+
+    def _valid_share(self) -> Tensor:
+        """Of each latent cell's numbers, those that may hold data (*cells)."""
+        return self.autoencoder.patches.split(self.valid.float()[None])[0].mean(0)
 
     def decoded(self) -> Tensor:
-        """M (frame · channel, drawn, drawn): what drawn latents decode to in each channel of each
-        frame; see `PatchAutoencoder.decoded`."""
+        """M (frame · channel, drawn, drawn): as `PatchAutoencoder.decoded`, of each frame."""
         frames = torch.eye(self.recipe.window.future).to(self.device)
-        parts = [torch.kron(torch.diag(f), m) for f in frames for m in self.autoencoder.decoded()]
-        return torch.stack(parts)
+        each = self.autoencoder.decoded()
+        return torch.stack([torch.kron(torch.diag(f), m) for f in frames for m in each])
 
     @cached_property
     def valid(self) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from sciladm.diffusion.departure import Departure
+from sciladm.diffusion.departure import Departure, alike
 
 ENDS = {
     ("pole", "periodic"): (4, 6),
@@ -181,3 +181,10 @@ def test_measuring_in_parts_is_measuring_at_once():
     at_once, in_parts = (measured(d, shape, ends, parts=n) for n in (1, 7))
     white = torch.randn(5, 2, *shape)
     torch.testing.assert_close(at_once.colour(white), in_parts.colour(white))
+
+
+def test_a_coast_is_a_group_of_its_own():
+    share = torch.tensor([[1.0, 0.4, 1.0], [0.0, 0.7, 1.0]])
+    found = alike(torch.tensor([[0, 0, 0], [1, 1, 1]]), share)
+    assert found[0, 0] == found[0, 2] and found[1, 0] == found[1, 2]
+    assert len(found.unique()) == 4 and int(found.max()) == 3

@@ -191,6 +191,15 @@ class Departure(nn.Module):
         self.std.copy_((before / number * ratio).clamp(min=TINY).sqrt())
 
 
+def alike(rows: Tensor, share: Tensor) -> Tensor:
+    """Groups of cells that are much alike, int64 (*space): those of a row (*space), but each
+    coast, where data can be in a ``share`` between 0 and 1, by itself: there land is always 0."""
+    own = int(rows.max()) + 1 + torch.arange(rows.numel()).view(rows.shape)
+    coast = (share > 0) & (share < 1)
+    numbers: Tensor = torch.unique(own.where(coast, rows), return_inverse=True)[1]
+    return numbers
+
+
 def _correlation(products: Tensor) -> Tensor:
     """Of sums of products (…, channel, channel); the identity where nothing varies."""
     size = products.diagonal(dim1=-2, dim2=-1).sqrt()

@@ -66,13 +66,14 @@ def infill(
 ) -> xr.Dataset:
     """What `TrainedModel.infill` says."""
     gaps = Gaps.of(model, ds)
-    far, error = _far(gaps), _errors(gaps, wish.obs_error)
+    error = _errors(gaps, wish.obs_error)
     kept = np.asarray(gaps.observed & (error == 0), bool)
     valid = model.normaliser.valid
     values: Array = np.repeat(gaps.values[None], wish.members, axis=0)
-    left: list[float] = []
     asked = [n for n in gaps.series() if not (kept[n] | ~valid).all()]
     questions = [_given(gaps, numbers, error, wish) for numbers in asked]
+    far = _far(gaps)
+    left: list[float] = []
     for done, (numbers, given) in enumerate(zip(asked, questions, strict=True), start=1):
         for first, drawn in _drawn(given, wish):
             for member, states in enumerate(drawn, start=first):
