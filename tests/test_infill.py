@@ -18,6 +18,7 @@ from sciladm.tasks.fit import fit
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.given import Plan
 from sciladm.tasks.infill import _errors
+from sciladm.tasks.regression import RolledOut
 from tests.conftest import open_in
 
 ROOT = Path(__file__).parents[1]
@@ -392,3 +393,14 @@ def test_without_a_past_forecasts_are_draws_of_the_climate(stills):
     back = model.draw(model.invert(days, 24), days, 24)
     want = model.decode(model.encode(days))
     assert float(((back.tracer - want.tracer) ** 2).mean() ** 0.5) < 0.05
+
+
+def test_a_run_without_a_past_is_scored_beside_its_regression(stills):
+    model, ds = stills
+    network = model.model.mean_forecast(0, says_scale=False)
+    refuse = lambda time: pytest.fail("nothing before the initial time is known")
+    leads = np.array([1, 2], "m8[D]").astype("m8[ns]")
+    fields = RolledOut(model.model, network, refuse)(ds.time.values[8], leads)
+    climate = model.model.normaliser.centre(ds.time.values[9:11])
+    assert fields.shape == (2, 1, *SHAPE)
+    assert np.abs(fields - climate).max() < 0.2 * ds.tracer.std()  # untrained, it expects that
