@@ -20,6 +20,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 import sciladm
 from sciladm.baselines.filling import OptimalInterpolation, OrthogonalFunctions, gaussian_crps
+from sciladm.metrics.ensemble import fair_crps
 from sciladm.tasks.run import open_run
 from sciladm.tasks.voice import Silent
 
@@ -103,7 +104,7 @@ def main() -> None:
         filled = model.infill(ds.where(~where), asked.members, seed=asked.seed)
         members = filled[name].transpose("member", "time", *space).values.astype(np.float64)
         truth = frames.read(numbers)[:, 0].astype(np.float64)
-        score = {"model": crps_of(members, truth)}
+        score = {"model": fair_crps(members, truth)}
         own = anomalies(numbers)
         score["climatology"] = unit * spread(gaussian_crps(0 * own, climate + 0 * own, own), sea)
         for kind, rival in rivals.items():
@@ -120,15 +121,6 @@ def main() -> None:
                 table.setdefault(label, {})[case] = np.array(row_)
         print(f"{case + 1} of {len(starts)}", flush=True)
     show(table)
-
-
-def crps_of(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Fair CRPS of every cell."""
-    n = len(members)
-    ordered = np.sort(members, axis=0)
-    ranks = (2 * np.arange(1, n + 1) - n - 1).reshape(-1, *[1] * truth.ndim)
-    within = (ranks * ordered).sum(0) * 2 / (n * (n - 1))
-    return np.abs(members - truth).mean(0) - within / 2
 
 
 def centred(rival, own: np.ndarray, observed: np.ndarray, width: int) -> np.ndarray:  # type: ignore[no-untyped-def]

@@ -444,3 +444,24 @@ def test_a_store_is_gone_on_with_on_another_machine_and_that_is_told(tmp_path, c
     with pytest.raises(UserError, match="seed: 3 there, 4 now"):
         ForecastStore.create_or_resume(path, on("cuda", seed=4))
     assert len(caplog.records) == 1  # what is refused is not warned of too
+
+
+def test_what_is_replaced_comes_back_where_that_fails(tmp_path, monkeypatch):
+    new, path = tmp_path / "new", tmp_path / "store"
+    for folder, text in ((new, "new"), (path, "old")):
+        folder.mkdir()
+        (folder / "file").write_text(text)
+    rename = Path.replace
+
+    def full(self, target):
+        if self == new:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            durable.publish(new, path)
+    assert (path / "file").read_text() == "old"
+    durable.publish(new, path)
+    assert (path / "file").read_text() == "new" and list(tmp_path.iterdir()) == [path]

@@ -6,7 +6,7 @@ covariance, and give a mean and a standard deviation for every number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,9 +108,12 @@ def _drawn(sample: Floats, share: float) -> Floats:
     return drawn
 
 
-def _crps(fill: object, validation: Sequence[tuple[Floats, Mask]], error: float) -> float:
+def _crps(
+    fill: Callable[[Floats, Mask, float], Answer],
+    validation: Sequence[tuple[Floats, Mask]],
+    error: float,
+) -> float:
     """Mean over what was hidden."""
-    assert callable(fill)
     total, count = 0.0, 0
     for truth, observed in validation:
         mean, std = fill(truth, observed, error)

@@ -18,7 +18,7 @@ import numpy as np
 import zarr
 
 from sciladm.conventions import UserError
-from sciladm.data.durable import hold, remove_partial, sync, write_durably, writing
+from sciladm.data.durable import hold, publish, remove_partial, sync, write_durably, writing
 from sciladm.data.plan import RECORDS, Block, ForecastPlan, write_template
 
 log = logging.getLogger(__name__)
@@ -141,17 +141,11 @@ def unfinished(path: Path) -> int:
 
 def _create(path: Path, plan: ForecastPlan) -> None:
     """Make the empty store beside ``path`` and move it there whole."""
-    new, old = (path.with_name(f".{path.name}.{word}") for word in ("creating", "replaced"))
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    new = path.with_name(f".{path.name}.creating")
+    shutil.rmtree(new, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_template(new, plan)
-    sync(*(entry for entry in new.rglob("*")), new)
-    if path.exists():
-        path.replace(old)
-    new.replace(path)
-    sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    publish(new, path)
 
 
 def _read_identity(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What survives a power cut: durable files, and one program at a time in a folder."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,10 +51,21 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Give a finished folder its name, once all of it is durable."""
+    """Give a finished folder its name, once all of it is durable; what had the name before stays
+    beside it until then, and comes back where that fails."""
     sync(*partial.rglob("*"), partial)
-    partial.rename(path)
+    old = path.with_name(f".{path.name}.replaced")
+    if replaced := path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        path.replace(old)
+    try:
+        partial.replace(path)
+    except OSError:
+        if replaced:
+            old.replace(path)
+        raise
     sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_partial(path: Path) -> None:

@@ -109,7 +109,7 @@ class Fields:
         return [channel.name for channel in self.channels]
 
     @cached_property
-    def _groups(self) -> dict[str, list[int]]:
+    def groups(self) -> dict[str, list[int]]:
         """Variable → numbers of its channels: a variable is read once for all its levels."""
         groups: dict[str, list[int]] = {}
         for number, channel in enumerate(self.channels):
@@ -125,7 +125,7 @@ class Fields:
         ds = rename_in(ds, {dim: ours for dim, ours in self.dims.items() if dim in ds.dims})
         shape = (ds.sizes.get("time", 1), len(self.channels), *self.grid.shape)
         out = np.empty(shape, dtype=np.float32)
-        for name, numbers in self._groups.items():
+        for name, numbers in self.groups.items():
             array, levels = get(ds, name), self._levels(numbers)
             if levels:
                 array = array.isel(level=level_numbers(array, levels))
@@ -172,7 +172,7 @@ class Fields:
         rows = np.moveaxis(values, len(dims), 0)
         union = list(dict.fromkeys(self._levels(list(range(len(self.channels))))))
         out: dict[str, Any] = {}
-        for name, numbers in self._groups.items():
+        for name, numbers in self.groups.items():
             parts = [self.channels[number].inverse(rows[number]) for number in numbers]
             attributes = self._attributes(numbers[0])
             if not (levels := self._levels(numbers)):

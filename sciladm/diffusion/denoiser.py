@@ -28,6 +28,10 @@ class Context:
     scale: Tensor
     features: Tensor
 
+    def double(self) -> "Context":
+        """The same in float64."""
+        return Context(self.mean.double(), self.scale.double(), self.features.double())
+
 
 class Denoiser(nn.Module):
     """D(x, σ, context) = E[r | r + σ n = x], whatever its network is trained to say.
@@ -57,8 +61,7 @@ class Denoiser(nn.Module):
     @property
     def weight(self) -> Tensor:
         """What each number counts in the loss (part, *space), 1 on average."""
-        counts: Tensor = self.base.parts.counts.view(-1, *[1] * self.cells.ndim) * self.cells
-        return counts
+        return self.base.parts.weight(self.cells)
 
     def context(self, past: Tensor, forcings: Tensor, statics: Tensor) -> Context:
         """Latents of known frames (batch, past, *space), forcings at the valid time (batch,

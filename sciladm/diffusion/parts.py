@@ -43,6 +43,11 @@ class Parts(nn.Module):
         """d → δ."""
         return torch.einsum("cp,bp...->bc...", self.back, parts)
 
+    def weight(self, cells: Tensor) -> Tensor:
+        """What each number counts (part, *space), given what each cell does (*space)."""
+        counts: Tensor = self.counts.view(-1, *[1] * cells.ndim) * cells
+        return counts
+
     def log_det(self) -> float:
         """ln |det T|, the volume that `joined` gives to a unit of d in one cell."""
         return float(torch.linalg.slogdet(self.back.double())[1])

@@ -66,6 +66,36 @@ class Curvature:
         return lambda dual: dual - (dual @ self.vectors * less) @ self.vectors.T
 
 
+def weights(curvature: Curvature | None, variance: float) -> tuple[Product, Product]:
+    """What misfits are multiplied by before equations are solved, and its square."""
+    if curvature is None:
+        return _same, _same
+    return curvature.power(variance, -0.5), curvature.power(variance, -1.0)
+
+
+class Tangent:
+    """What ``told`` says at a point, ``said``, and products with its derivative A there."""
+
+    def __init__(self, told: Product, at: Tensor) -> None:
+        with torch.inference_mode(False), torch.enable_grad():
+            self._at = at.detach().clone().requires_grad_()
+            self._there = told(self._at)
+            self._dual = torch.zeros_like(self._there, requires_grad=True)
+            # Aᵀ v is linear in v: its own transpose is A.
+            (self._pulled,) = torch.autograd.grad(
+                self._there, self._at, self._dual, create_graph=True
+            )
+        self.said = self._there.detach()
+
+    def back(self, dual: Tensor) -> Tensor:
+        """Aᵀ dual."""
+        return torch.autograd.grad(self._there, self._at, dual, retain_graph=True)[0]
+
+    def ahead(self, x: Tensor) -> Tensor:
+        """A x."""
+        return torch.autograd.grad(self._pulled, self._dual, x, retain_graph=True)[0]
+
+
 class Posterior:
     """D(x, σ) → E[x₀ | x, y]; for one call of a sampler, whose last solution is where the next
     step begins. A sampler that corrects its steps without evaluating anew is not for it.
@@ -104,40 +134,25 @@ class Posterior:
         with torch.inference_mode(False), torch.enable_grad():
             x = x.clone().requires_grad_(through)
             expected = self.denoise(x, sigma)
-            centre = expected.detach().clone().requires_grad_()
-            told = self.observations.told(centre)
-            dummy = torch.zeros_like(told, requires_grad=True)
-            # The product with a transpose is linear: its own transpose is the product ahead.
-            (pull,) = torch.autograd.grad(told, centre, dummy, create_graph=True)
-
-        root, own = self._weights(sigma)
+        tangent = Tangent(self.observations.told, expected)
+        root, own = weights(self.curvature, sigma**2 / (1 + sigma**2))
 
         def back(dual: Tensor) -> Tensor:
             """C Aᵀ root dual (batch, channel, *space)."""
-            (pulled,) = torch.autograd.grad(told, centre, root(dual), retain_graph=True)
+            pulled = tangent.back(root(dual))
             if not through:
                 return self.prior(sigma)(pulled)
             self.products += 1
             (pulled,) = torch.autograd.grad(expected, x, pulled, retain_graph=True)
             return sigma**2 * pulled
 
-        def ahead(pulled: Tensor) -> Tensor:
-            (change,) = torch.autograd.grad(pull, dummy, pulled, retain_graph=True)
-            return root(change)
-
-        misfit = root(self.observations.wanted - told.detach())
+        ahead = lambda pulled: root(tangent.ahead(pulled))
+        misfit = root(self.observations.wanted - tangent.said)
         tolerance = self.tolerance if through else self.tolerance / 5
         found = solve(back, ahead, misfit, self.dual, tolerance, self.most, own)
         self.dual, gained, left = found
         self.left.append(float(left.max()))
         return expected.detach() + gained
-
-    def _weights(self, sigma: float) -> tuple[Product, Product]:
-        """What misfits are multiplied by, and its square."""
-        if self.curvature is None:
-            return _same, _same
-        variance = sigma**2 / (1 + sigma**2)
-        return self.curvature.power(variance, -0.5), self.curvature.power(variance, -1.0)
 
 
 def solve(

@@ -50,13 +50,12 @@ def train_mean(
     )
     mean.parts.fit(departures, left, cells, model.decoded())
     count = parts(model.device)
-    counts = mean.parts.counts.view(-1, *[1] * cells.ndim) * cells
-    statics = model.latent_statics
+    weight, statics = mean.parts.weight(cells), model.latent_statics
 
     def step_loss(step: int, part: int) -> Tensor:
         past, forcings, future = _share(model, windows, step, part)
         placed = statics.expand(len(past), *statics.shape)
-        return (mean.loss(past, forcings, placed, future) * counts).mean()
+        return (mean.loss(past, forcings, placed, future) * weight).mean()
 
     if mean.network is not None:
         told = lambda step, loss: report(step / steps, f"loss {loss:.3f}")

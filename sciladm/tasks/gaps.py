@@ -64,7 +64,7 @@ class Gaps:
         """(member, time, channel, *space) in physical units → variables as they were given, over
         `member`. Where ``kept`` (time, channel, *space) with the very bits of the question."""
         out = {}
-        for name, numbers in self.numbers().items():
+        for name, numbers in self.model.fields.groups.items():
             rows = [self.model.fields.channels[n].inverse(values[:, :, n]) for n in numbers]
             given = self.frames.ds[name]
             kind = given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
@@ -77,7 +77,7 @@ class Gaps:
     def seen(self) -> dict[str, xr.DataArray]:
         """Where each variable was observed, of the cells that may hold data."""
         out = {}
-        for name, numbers in self.numbers().items():
+        for name, numbers in self.model.fields.groups.items():
             nowhere = xr.zeros_like(self.frames.ds[name], dtype=bool)
             rows = [self.observed[None, :, n] for n in numbers]
             never = [np.zeros(rows[0].shape[1:], bool)] * len(rows)
@@ -109,7 +109,7 @@ class Gaps:
 
     def returned(self, new: Mapping[str, xr.DataArray]) -> xr.Dataset:
         """The Dataset that was given with ``new`` variables, under its own names and order."""
-        named = self.frames.ds.drop_vars(list(self.numbers())).assign(new)
+        named = self.frames.ds.drop_vars(list(self.model.fields.groups)).assign(new)
         found = roles(self.given, {k: v for k, v in self.model.fields.dims.items()
                                    if k in self.given.dims}).names  # fmt: skip
         named = named.rename({ours: theirs for theirs, ours in found.items() if ours != theirs})
@@ -118,10 +118,3 @@ class Gaps:
             return named.isel(time=0).assign_coords(self.given.coords)
         order = self.given[time].argsort(kind="stable").argsort().values
         return named.isel({time: order}).assign_coords(self.given.coords)
-
-    def numbers(self) -> dict[str, list[int]]:
-        """Variables and the numbers of their channels."""
-        numbers: dict[str, list[int]] = {}
-        for n, channel in enumerate(self.model.fields.channels):
-            numbers.setdefault(channel.variable, []).append(n)
-        return numbers

@@ -7,7 +7,7 @@ two windows share tell the second one what the first has drawn.
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -22,7 +22,15 @@ from sciladm.calendar import later
 from sciladm.data.times import Times, ticks
 from sciladm.diffusion.denoiser import Context, Denoiser
 from sciladm.diffusion.noise import Key, unit_normal
-from sciladm.diffusion.posterior import Curvature, Observations, Posterior, Product, solve
+from sciladm.diffusion.posterior import (
+    Curvature,
+    Observations,
+    Posterior,
+    Product,
+    Tangent,
+    solve,
+    weights,
+)
 from sciladm.diffusion.sampler import Multistep
 from sciladm.model import Model
 
@@ -172,13 +180,15 @@ class Given:
             context = denoiser.context(known, forcings, model.latent_statics)
         noise = unit_normal(keys, "denoiser", 0, context.mean.shape[1], model.grid.shape)
         noise = noise.to(model.device).double()
-        exact, precise = self._precise.denoiser, Context(*(x.double() for x in astuple(context)))
+        exact, precise = self._precise.denoiser, context.double()
         usual = replace(precise, mean=precise.mean[:1], scale=precise.scale.mean(0, keepdim=True))
         told = lambda r: seen.told(exact.clean(r, usual))
         curvature = Curvature.of(told, noise[:1], seen.rows)
         asked = Observations(lambda r: seen.told(exact.clean(r, precise)), seen.wanted)
-        draw = self._interpolated if self.method == "oi" else self._guided
-        r, left = draw(noise, asked, curvature, context, keys)
+        if self.method == "oi":
+            r, left = self._interpolated(noise, asked, curvature, keys)
+        else:
+            r, left = self._guided(noise, asked, curvature, context)
         self.left.append(left)
         with torch.no_grad():
             z = exact.clean(r, precise)
@@ -193,12 +203,7 @@ class Given:
         return Precise.of(self.model)
 
     def _guided(
-        self,
-        noise: Tensor,
-        asked: Observations,
-        curvature: Curvature | None,
-        context: Context,
-        keys: Sequence[Key],
+        self, noise: Tensor, asked: Observations, curvature: Curvature | None, context: Context
     ) -> tuple[Tensor, float]:
         """By the denoiser, in which observations are taken up at every noise level."""
         top = self.model.sigma_max
@@ -209,12 +214,7 @@ class Given:
         return sampler.sample(guided, noise), guided.left[-1]
 
     def _interpolated(
-        self,
-        noise: Tensor,
-        asked: Observations,
-        curvature: Curvature | None,
-        context: Context,
-        keys: Sequence[Key],
+        self, noise: Tensor, asked: Observations, curvature: Curvature | None, keys: Sequence[Key]
     ) -> tuple[Tensor, float]:
         """By the covariance alone: a draw of the Gaussian, moved to where its observations, with
         errors of their own, are met best (randomised maximum likelihood, Oliver et al. 1996; exact
@@ -281,21 +281,10 @@ def _nearer(
 ) -> tuple[Tensor, float]:
     """Where |x − drawn|² + |told(x) − wanted|² is least along the tangent of ``told`` at r, and
     the share of the equations left."""
-    with torch.enable_grad():
-        at = r.clone().requires_grad_()
-        there = told(at)
-        dummy = torch.zeros_like(there, requires_grad=True)
-        (pull,) = torch.autograd.grad(there, at, dummy, create_graph=True)
-
-    weigh = [curvature.power(1.0, e) if curvature else lambda x: x for e in (-0.5, -1.0)]
-    root, own = weigh
-
-    def back(dual: Tensor) -> Tensor:
-        return torch.autograd.grad(there, at, root(dual), retain_graph=True)[0]
-
-    def ahead(pulled: Tensor) -> Tensor:
-        return root(torch.autograd.grad(pull, dummy, pulled, retain_graph=True)[0])
-
-    misfit = root(wanted - there.detach()) + ahead(r - drawn)
+    tangent = Tangent(told, r)
+    root, own = weights(curvature, 1.0)
+    back: Product = lambda dual: tangent.back(root(dual))
+    ahead: Product = lambda pulled: root(tangent.ahead(pulled))
+    misfit = root(wanted - tangent.said) + ahead(r - drawn)
     _, gained, left = solve(back, ahead, misfit, None, ENOUGH["oi"], MOST["oi"], own)
     return drawn + gained, float(left.max())

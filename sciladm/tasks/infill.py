@@ -96,9 +96,8 @@ def write_infill(
                         + remedy)  # fmt: skip
     with voice.progress("infill") as report:
         filled = infill(model, ds, wish, report)
-    partial, old = (out.with_name(f".{out.name}.{word}") for word in ("filling", "replaced"))
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    partial = out.with_name(f".{out.name}.filling")
+    shutil.rmtree(partial, ignore_errors=True)
     for variable in filled.variables.values():
         kept = {key: variable.encoding[key] for key in ("units", "calendar", *PACKED)
                 if key in variable.encoding}  # fmt: skip
@@ -107,10 +106,7 @@ def write_infill(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
             filled.to_zarr(partial, mode="w", zarr_format=3, consolidated=True)
-        if out.exists():
-            out.rename(old)
         publish(partial, out)
-        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"cannot write {out}: {error.strerror or error}. Nothing of it is kept: make room or "
@@ -128,7 +124,7 @@ def _ours(path: Path) -> bool:
 
 def _errors(gaps: Gaps, told: Error) -> Array:
     """Standard errors (time, channel, *space), in the units of the channels."""
-    names = list(gaps.numbers())
+    names = list(gaps.model.fields.groups)
     if not isinstance(told, Mapping):
         if told and len(names) > 1:
             raise UserError(
@@ -142,7 +138,7 @@ def _errors(gaps: Gaps, told: Error) -> Array:
         raise UserError(f"obs_error of {wrong[0]} is {told[wrong[0]]}; it is a standard deviation")
     out = np.zeros_like(gaps.values)
     for name, std in told.items():
-        for n in gaps.numbers()[name]:
+        for n in gaps.model.fields.groups[name]:
             channel, value = gaps.model.fields.channels[n], gaps.values[:, n]
             # Where a transform bends, an error depends on the value.
             moved = channel.forward(channel.inverse(value) + np.float32(std))
