@@ -16,7 +16,7 @@ from sciladm.conventions import UserError
 from sciladm.diffusion.denoiser import Denoiser
 from sciladm.tasks.fit import fit
 from sciladm.tasks.gaps import Gaps
-from sciladm.tasks.given import Plan
+from sciladm.tasks.given import Given, Plan
 from sciladm.tasks.infill import _errors
 from sciladm.tasks.regression import RolledOut
 from tests.conftest import open_in
@@ -273,20 +273,49 @@ def test_errors_are_in_the_unit_of_the_variable(stills):
     np.testing.assert_allclose(_errors(bent, 0.2), 0.2 * slope, rtol=0.1)
 
 
-def test_levels_that_the_run_does_not_know_stay_as_they_were(tiny_run, tiny_cache):
+def test_levels_are_told_apart_and_unknown_ones_stay_as_they_were(tiny_run, tiny_cache):
     model = sciladm.load(tiny_run)
     data = open_in(tiny_cache.cache, model.model.recipe)
     states = data.frames.ds.isel(time=data.indices("test")[:8:4]).load()
-    known = [c.level for c in model.model.fields.channels if c.variable == "temperature"]
     asked = states[list(model.model.fields.attributes)].isel(level=slice(None, None, -1))
     asked = asked.where(asked.time == asked.time[0])
-    filled = model.infill(asked, 2, evaluations=12).temperature
-    unknown = [level for level in asked.level.values if level not in known]
-    assert unknown and filled.sel(level=known).notnull().all()
-    assert filled.sel(level=unknown).isel(time=1).isnull().all()
-    for level in known:
-        true = states.temperature.sel(level=level)[1].mean()
-        assert abs(float(filled.sel(level=level).isel(time=1).mean() - true)) < 10  # K
+    filled = model.infill(asked, 2, evaluations=12)
+    for name, near in (("geopotential", 5000), ("temperature", 10)):  # m² s⁻², K
+        known = [c.level for c in model.model.fields.channels if c.variable == name]
+        unknown = [level for level in asked.level.values if level not in known]
+        assert unknown and filled[name].sel(level=known).notnull().all()
+        assert filled[name].sel(level=unknown).isel(time=1).isnull().all()
+        for level in known:
+            true = states[name].sel(level=level)[1].mean()
+            assert abs(float(filled[name].sel(level=level).isel(time=1).mean() - true)) < near
+
+
+def test_cells_that_never_hold_data_are_not_observed(stills):
+    model, ds = stills
+    valid = model.model.normaliser.valid.copy()
+    valid[0, 1, 2] = False
+    sea = replace(model.model, normaliser=replace(model.model.normaliser, valid=valid))
+    where = Gaps.of(sea, ds.isel(time=[8])).seen()["tracer_observed"]
+    assert not where[0, 1, 2] and int(where.sum()) == 127
+
+
+def test_each_frame_is_of_the_draw_that_knows_what_follows(films, monkeypatch):
+    """Draw n gives 10 n, 10 n + 1, 10 n + 2: the first of a later draw was there before, the last
+    of an earlier one is drawn again."""
+    model, _ = films
+    blank = torch.zeros(5, 1, *SHAPE)
+    times = np.datetime64("2250-01-01", "ns") + np.arange(5) * np.timedelta64(1, "D")
+    given = Given(model.model, times, blank, blank.bool(), blank, "guided", 12, 0)
+    told = []
+
+    def draw(self, here, past, kept, members):
+        frames = [torch.full((8, 1, *SHAPE), 10.0 * len(told) + n) for n in range(len(here))]
+        told.append([float(z[0, 0, 0, 0]) for z in kept])
+        return frames, frames
+
+    monkeypatch.setattr(Given, "_draw", draw)
+    assert given.members(0)[0, :, 0, 0, 0].tolist() == [0, 1, 11, 21, 22]
+    assert told == [[], [1], [11]]
 
 
 def test_questions_that_cannot_be_asked(stills, tiny_run, tiny_cache):
