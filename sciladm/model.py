@@ -5,7 +5,6 @@ fills in their tensors; nothing in the folder is executed.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -31,19 +30,29 @@ from sciladm.diffusion.guidance import guided, resting, together
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import Key, unit_normal
 from sciladm.diffusion.parametrisation import PARAMETRISATIONS
+from sciladm.diffusion.rolled import Rolled
 from sciladm.diffusion.sampler import SAMPLERS, Sampler
 from sciladm.diffusion.sampler.base import Denoise
 from sciladm.grid import Grid
 from sciladm.nn.linear import LocalLinear
 from sciladm.nn.unet import UNet
 from sciladm.recipe import Recipe
-from sciladm.training.checkpoint import read_json, read_tensors, write_tensors
+from sciladm.training.checkpoint import (
+    read_json,
+    read_modules,
+    read_tensors,
+    write_modules,
+    write_tensors,
+)
 
 Array = NDArray[np.float32]
 STATISTICS = "statistics.safetensors"
 AUTOENCODER = "autoencoder.safetensors"
 MEAN = "mean.safetensors"
 DENOISER = "denoiser.safetensors"
+ROLLED = "rolled.safetensors"
+WEIGHTS = AUTOENCODER, DENOISER, ROLLED
+"""Files that a draw depends on."""
 
 
 @dataclass(eq=False)
@@ -112,6 +121,14 @@ class Model:
         said = PARAMETRISATIONS[own.parametrisation]
         made = Denoiser(backbone, mean, departure, self._cells(), said)
         return made.to(self.device)
+
+    @cached_property
+    def rolled(self) -> Rolled:
+        """What ensembles need where they go on from their own draws."""
+        own, drawn = self.recipe, self._channels[1]
+        patterns = own.denoiser.patterns if own.window.past else 0
+        area = torch.tensor(self.grid.area, dtype=torch.float32)
+        return Rolled(drawn, area, self.grid.boundaries, patterns).to(self.device)
 
     def mean_forecast(self, steps: int, says_scale: bool) -> MeanForecast:
         """An untrained mean, with a network if there will be steps to train it, which says how
@@ -216,13 +233,13 @@ class Model:
 
     @torch.inference_mode()
     def sample(
-        self, past: Tensor, times: Times, keys: Sequence[Key], before: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self, past: Tensor, times: Times, keys: Sequence[Key], rolled: bool = False
+    ) -> Tensor:
         """Draw the frames at ``times`` that follow known ones.
 
         past: latents of the known frames (member, past, k, *cells); keys (member,), their
-        valid time the first of ``times``; before: the noise of the draw that ``past`` came from.
-        → latents (member, future, k, *cells), and the noise they came from.
+        valid time the first of ``times``; rolled: whether ``past`` has draws in it.
+        → latents (member, future, k, *cells).
         """
         forcings = self.forcings(times).expand(len(past), -1, *self.grid.shape)
         context = self.denoiser.context(past.flatten(1, 2), forcings, self.latent_statics)
@@ -232,12 +249,11 @@ class Model:
             normal = unit_normal(keys, "denoiser", draw, count, self.grid.shape)
             return normal.to(self.device)
 
-        noise, memory = fresh(0), self.recipe.sampler.memory
-        if before is not None:
-            noise = memory * before + math.sqrt(1 - memory**2) * noise
-        r = self.sampler.sample(self._denoise(context), noise, fresh)
+        r = self.sampler.sample(self._denoise(context), fresh(0), fresh)
         drawn = self.denoiser.clean(r, context)
-        return drawn.view(len(past), self.recipe.window.future, -1, *self.grid.shape), noise
+        if rolled:
+            drawn = self.rolled(context.mean, drawn)
+        return drawn.view(len(past), self.recipe.window.future, -1, *self.grid.shape)
 
     def _denoise(self, context: Context) -> Denoise:
         """The denoiser in a context, guided by it where the recipe says so."""
@@ -262,31 +278,11 @@ class Model:
 
     def save_part(self, name: str, **modules: torch.nn.Module) -> None:
         """Write the tensors of some modules as one file."""
-        tensors = {
-            f"{part}.{key}": tensor
-            for part, module in modules.items()
-            for key, tensor in module.state_dict().items()
-        }
-        write_tensors(self.path / name, tensors, {})
+        write_modules(self.path / name, modules)
 
     def load_part(self, name: str, **modules: torch.nn.Module) -> None:
         """The inverse of `save_part`."""
-        tensors, _ = read_tensors(self.path / name)
-        for part, module in modules.items():
-            own = {
-                key.removeprefix(part + "."): tensor
-                for key, tensor in tensors.items()
-                if key.startswith(part + ".")
-            }
-            try:
-                module.load_state_dict(own)
-            except RuntimeError as error:
-                first = str(error).splitlines()[1:2] or [str(error)]
-                raise UserError(
-                    f"{self.path / name} does not fit the run's recipe.yaml ({first[0].strip()}); "
-                    "one of them was changed after training: restore it, or train anew"
-                ) from None
-            module.eval().requires_grad_(False)
+        read_modules(self.path / name, modules)
 
     @classmethod
     def start(cls, path: Path, recipe: Recipe, device: torch.device) -> "Model":
@@ -306,7 +302,7 @@ class Model:
     ) -> "Model":
         """Open a trained run; ``changes`` are dotted keys of what may change after training."""
         path = Path(path)
-        for needed in ("recipe.yaml", "facts.json", STATISTICS, AUTOENCODER, DENOISER):
+        for needed in ("recipe.yaml", "facts.json", STATISTICS, *WEIGHTS):
             if not (path / needed).is_file():
                 lacks = f"lacks {needed}" if path.is_dir() else "does not exist"
                 raise UserError(
@@ -317,4 +313,5 @@ class Model:
         model = cls.start(path, recipe, torch.device(device))
         model.load_part(AUTOENCODER, autoencoder=model.autoencoder, residual=model.residual)
         model.load_part(DENOISER, denoiser=model.denoiser)
+        model.load_part(ROLLED, rolled=model.rolled)
         return model

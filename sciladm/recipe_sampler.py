@@ -39,13 +39,6 @@ class Sampler(Section):
         description="last σ, in standard deviations; multistep goes on from it to 0, the others "
         "stop and want a tenth of it",
     )
-    memory: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="correlation of a step's noise with that of the step before: what the mean "
-        "gets wrong one day it gets wrong the next; fresh noise within a draw forgets it",
-    )
     guidance: float | None = Field(
         default=None,
         ge=0,

@@ -93,7 +93,7 @@ def asked(run, out, members=10):
 def test_the_run_folder(tiny_run):
     assert {p.name for p in tiny_run.iterdir()} >= {
         "recipe.yaml", "facts.json", "statistics.safetensors", "autoencoder.safetensors",
-        "denoiser.safetensors", "latents.zarr", "metrics.jsonl",
+        "denoiser.safetensors", "rolled.safetensors", "latents.zarr", "metrics.jsonl",
     }  # fmt: skip
     assert not list(tiny_run.glob("*.checkpoint.*")) and not list(tiny_run.glob("*.partial"))
     lines = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]

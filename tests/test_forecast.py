@@ -183,16 +183,6 @@ def test_the_sampler_may_change_and_the_network_may_not(call, capsys):
     assert QUICK["sampler.steps"] == 6
 
 
-def test_memory_changes_every_lead_but_the_first(call):
-    options = ("--lead", "2d", "--members", 4)
-    stores = [call("F.zarr", *options), call("M.zarr", *options, "--set", "sampler.memory=0.9")]
-    first, second = (
-        [xr.open_zarr(store)["geopotential"].isel(lead_time=lead).values for store in stores]
-        for lead in (0, 1)
-    )
-    assert np.array_equal(*first) and not np.allclose(*second)
-
-
 def test_a_stochastic_samplers_members_are_themselves(call):
     options = ("--lead", "1d", "--set", "sampler.name=ancestral")
     four, six = (call(f"{n}.zarr", *options, "--members", n) for n in (4, 6))

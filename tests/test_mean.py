@@ -11,8 +11,11 @@ from torch import nn
 from sciladm.diffusion.denoiser import Denoiser
 from sciladm.diffusion.departure import Departure
 from sciladm.diffusion.mean import BOUND, USUAL, MeanForecast, normal_crps
+from sciladm.model import Model
 from sciladm.nn.linear import LocalLinear
 from sciladm.nn.unet import UNet
+from sciladm.tasks.fit_denoiser import _fit_after
+from sciladm.tasks.windows import Windows
 
 ENDS, SHAPE = ("pole", "periodic"), (4, 6)
 ROWS = torch.arange(4)[:, None].expand(SHAPE)
@@ -212,3 +215,33 @@ def test_volume_is_that_of_the_jacobian(denoiser):
     got = denoiser.log_volume(context)
     assert got.shape == (1,)
     torch.testing.assert_close(got[0], want, atol=1e-3, rtol=0)
+
+
+def test_what_a_network_exaggerates_is_taken_back(tiny_run, tiny, tiny_cache, monkeypatch):
+    """A mean half as far again from climatology as it should be: afterwards truth regresses on it
+    with slope 1. What a network knows by heart is not believed."""
+    model = Model.load(tiny_run)
+    mean, windows = model.denoiser.base, Windows.of(model, tiny.data.splits, "train")
+    held = Windows.of(model, tiny.data.splits, "validation")
+    right = mean.said
+    monkeypatch.setattr(mean, "said", lambda *known: (1.5 * right(*known)[0], right(*known)[1]))
+    mean.after.weight.zero_()
+
+    def slope(of):
+        past, forcings, future = next(of.spread(256))
+        placed = model.latent_statics.expand(len(past), *model.latent_statics.shape)
+        z, _ = mean(past, forcings, placed)
+        return float((future * z).sum() / (z * z).sum())
+
+    assert slope(windows) < 0.7
+    _fit_after(model, mean, windows, held)
+    assert abs(slope(windows) - 1) < 0.02 and abs(slope(held) - 1) < 0.1
+    share = float(mean.after.weight.square().sum())
+
+    class AsExaggerated:
+        def spread(self, *asked):
+            for past, forcings, future in held.spread(*asked):
+                yield past, forcings, 1.5 * future
+
+    _fit_after(model, mean, windows, AsExaggerated())
+    assert float(mean.after.weight.square().sum()) < 0.05 * share

@@ -9,13 +9,13 @@ the state.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from sciladm.grid import Boundary
 from sciladm.nn.shrink import TINY, grown, total
+from sciladm.nn.waves import Waves
 
 Samples = Callable[[], Iterable[Tensor]]
 """Batches of departures (batch, channel, *space), the same at every call."""
@@ -52,17 +52,16 @@ class Departure(nn.Module):
         self, channels: int, groups: Tensor, boundaries: Sequence[Boundary], patterns: int
     ) -> None:
         super().__init__()
-        self.shape = groups.shape
-        self.periodic = [n for n, end in enumerate(boundaries) if end == "periodic"]
+        self.waves = Waves(groups.shape, boundaries)
         cells = groups.numel()
         self.register_buffer("groups", groups.flatten(), persistent=False)
         self.register_buffer("mean", torch.zeros(cells, channels))
         self.register_buffer("std", torch.ones(cells, channels))
         self.register_buffer("axes", torch.eye(channels).repeat(cells, 1, 1))
         self.register_buffer("size", torch.ones(cells, channels))
-        blocks, numbers = self._blocks(torch.zeros(1, channels, *self.shape)).shape[1:]
+        blocks, numbers = self.waves.rows(torch.zeros(1, channels, *groups.shape)).shape[1:]
         kept = min(patterns, numbers) if numbers <= LARGEST else 0
-        kind = torch.complex64 if self.periodic else torch.float32
+        kind = torch.complex64 if self.waves.periodic else torch.float32
         self.register_buffer("patterns", torch.zeros(blocks, numbers, kept, dtype=kind))
         self.register_buffer("amplitude", torch.ones(blocks, kept))
 
@@ -77,15 +76,9 @@ class Departure(nn.Module):
 
     def log_det(self) -> float:
         """ln |det S|, the volume that `colour` gives to a unit of r."""
-        stretch = self.amplitude.double().log().sum(1)
-        if self.periodic:  # rfftn holds one half of the last axis; the other is its mirror
-            size = self.shape[self.periodic[-1]]
-            mirrored = torch.full((size // 2 + 1,), 2.0, dtype=torch.float64)
-            mirrored[0] = 1
-            mirrored[size // 2] = 2 - (size + 1) % 2
-            stretch = stretch * mirrored.to(stretch).repeat(len(stretch) // len(mirrored))
+        stretch = self.amplitude.double().log().sum(1).cpu() * self.waves.mirrored()
         own = self.std.double().log().sum() + self.size.double().log().sum()
-        return float(own + stretch.sum())
+        return float(own) + float(stretch.sum())
 
     def _cellwise(self, d: Tensor) -> Tensor:
         """Departures with the channels of a cell white, as if each were alone."""
@@ -100,32 +93,9 @@ class Departure(nn.Module):
         """x (batch, channel, *space) stretched by ``amplitude`` along the patterns."""
         if not self.amplitude.numel():
             return x
-        rows = self._blocks(x).transpose(0, 1)
+        rows = self.waves.rows(x).transpose(0, 1)
         along = rows @ self.patterns.conj() * (amplitude - 1)[:, None]
-        return self._fields((rows + along @ self.patterns.mT).transpose(0, 1))
-
-    def _blocks(self, x: Tensor) -> Tensor:
-        """(batch, channel, *space) → one row of numbers per wavenumber (batch, block, number)."""
-        waves = [2 + n for n in self.periodic]
-        if waves:
-            x = torch.fft.rfftn(x, dim=waves, norm="ortho").movedim(waves, list(self._ahead))
-        return x.reshape(len(x), prod(x.shape[1 : 1 + len(waves)]), -1)
-
-    def _fields(self, rows: Tensor) -> Tensor:
-        """The inverse of `_blocks`."""
-        waves, sizes = [2 + n for n in self.periodic], [self.shape[n] for n in self.periodic]
-        others = [n for i, n in enumerate(self.shape) if i not in self.periodic]
-        if not waves:
-            return rows.reshape(len(rows), -1, *others)
-        x = rows.view(len(rows), *sizes[:-1], sizes[-1] // 2 + 1, self.std.shape[1], *others)
-        x = x.movedim(list(self._ahead), waves)
-        fields: Tensor = torch.fft.irfftn(x, sizes, waves, norm="ortho")
-        return fields
-
-    @property
-    def _ahead(self) -> range:
-        """Where wavenumbers stand in a spectrum: after the batch."""
-        return range(1, 1 + len(self.periodic))
+        return self.waves.fields((rows + along @ self.patterns.mT).transpose(0, 1))
 
     @torch.no_grad()
     def measure(self, samples: Samples) -> None:
@@ -160,10 +130,10 @@ class Departure(nn.Module):
 
     def _measure_patterns(self, samples: Samples) -> None:
         blocks, numbers, kept = self.patterns.shape
-        kind = torch.complex128 if self.periodic else torch.float64
+        kind = torch.complex128 if self.waves.periodic else torch.float64
         covariance, number = torch.zeros(blocks, numbers, numbers, dtype=kind), 0
         for d in samples():
-            rows = self._blocks(self._cellwise(d)).transpose(0, 1).cpu()
+            rows = self.waves.rows(self._cellwise(d)).transpose(0, 1).cpu()
             covariance += rows.mT @ rows.conj()
             number += len(d)
         covariance /= number

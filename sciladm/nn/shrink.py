@@ -29,3 +29,13 @@ def grown(square: Tensor, before: Tensor, group: Tensor, samples: int) -> Tensor
 def total(x: Tensor, group: Tensor) -> Tensor:
     """Sums over the cells of a group, for each cell: x (cell, …), group (cell,)."""
     return torch.zeros_like(x).index_add_(0, group, x)[group]
+
+
+def pooled(found: Tensor, wrong: Tensor, group: Tensor) -> Tensor:
+    """Numbers (cell,) that were ``found`` with error variances ``wrong``, drawn to the mean of
+    their group by as much as they would be wrong otherwise (James & Stein)."""
+    weight = 1 / wrong
+    mean = total(weight * found, group) / total(weight, group)
+    apart = (found - mean).square() - wrong
+    own = ((weight * apart).sum() / weight.sum()).clamp(min=0)
+    return mean + own / (own + wrong) * (found - mean)

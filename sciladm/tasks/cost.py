@@ -10,10 +10,11 @@ import torch
 from sciladm.data.dataset import DataSet
 from sciladm.data.normalise import Normaliser
 from sciladm.data.windows import window_starts
-from sciladm.model import AUTOENCODER, DENOISER, MEAN, STATISTICS, Model
+from sciladm.model import AUTOENCODER, DENOISER, MEAN, ROLLED, STATISTICS, Model
 from sciladm.recipe import Recipe
 from sciladm.tasks.fit import LATENTS
 from sciladm.tasks.fit_denoiser import parts
+from sciladm.tasks.fit_rolled import rolled_steps
 
 
 def tell(recipe: Recipe, data: DataSet, path: Path, device: torch.device) -> str:
@@ -30,6 +31,7 @@ def tell(recipe: Recipe, data: DataSet, path: Path, device: torch.device) -> str
     networks = {
         MEAN: 0.8 * step * recipe.denoiser.mean_steps,
         DENOISER: step * recipe.denoiser.steps,
+        ROLLED: step * rolled_steps(recipe),
     }
     encoder = _autoencoder_step(model) * recipe.autoencoder.steps
     done = {STATISTICS: 2, AUTOENCODER: 0.5, LATENTS: 1}

@@ -18,9 +18,10 @@ from sciladm.data.dataset import DataSet
 from sciladm.data.normalise import Normaliser
 from sciladm.data.windows import batch_indices
 from sciladm.diffusion.noise import training_generator
-from sciladm.model import AUTOENCODER, DENOISER, MEAN, STATISTICS, Model
+from sciladm.model import AUTOENCODER, DENOISER, MEAN, ROLLED, STATISTICS, WEIGHTS, Model
 from sciladm.recipe import Recipe
 from sciladm.tasks.fit_denoiser import fit_denoiser, fit_mean, parts
+from sciladm.tasks.fit_rolled import fit_rolled
 from sciladm.tasks.run import claim, machine
 from sciladm.tasks.voice import Silent, Voice
 from sciladm.training.loop import Loop
@@ -59,9 +60,13 @@ def fit(
         with voice.progress("denoiser") as report:
             fit_denoiser(model, data, report)
     model.load_part(DENOISER, denoiser=model.denoiser)
+    if not (path / ROLLED).exists():
+        with voice.progress("roll-out") as report:
+            fit_rolled(model, data, report)
+    model.load_part(ROLLED, rolled=model.rolled)
     for done in path.glob("*.checkpoint.safetensors"):
         done.unlink()
-    weights = (path / AUTOENCODER).read_bytes() + (path / DENOISER).read_bytes()
+    weights = b"".join((path / name).read_bytes() for name in WEIGHTS)
     model.save_facts(model_hash=hashlib.sha256(weights).hexdigest()[:16])
     return model
 

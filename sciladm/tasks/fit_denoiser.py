@@ -19,6 +19,8 @@ from sciladm.training.loop import Loop
 Report = Callable[..., None]
 RIDGE = 0.02
 """Of the linear forecast: less, and its roll-out grows without bound."""
+EXACT = 1e-5
+"""Of the map of what the network leaves, which is to be least squares."""
 WINDOWS = 4800
 """Windows that closed forms are fitted on, spread over the split."""
 DRAWN = 256
@@ -32,16 +34,17 @@ def parts(device: torch.device) -> int:
 
 def fit_mean(model: Model, data: DataSet, report: Report) -> None:
     """The mean that draws depart from, and how far they may."""
-    windows = Windows.of(model, data.splits, "train")
     mean = model.denoiser.base
-    train_mean(model, mean, windows, model.recipe.denoiser.mean_steps, "mean", report)
+    train_mean(model, mean, data, model.recipe.denoiser.mean_steps, "mean", report)
     model.save_part(MEAN, mean=mean)
 
 
 def train_mean(
-    model: Model, mean: MeanForecast, windows: Windows, steps: int, name: str, report: Report
+    model: Model, mean: MeanForecast, data: DataSet, steps: int, name: str, report: Report
 ) -> None:
-    """The linear part in closed form, then ``steps`` of the network, if it has one."""
+    """The linear part in closed form, then ``steps`` of the network, if it has one, then what is
+    linear in what it leaves."""
+    windows = Windows.of(model, data.splits, "train")
     mean.linear.fit(_moved(model, windows, WINDOWS), RIDGE)
     left, cells = mean.linear.left(), model.denoiser.cells
     departures = (
@@ -63,6 +66,29 @@ def train_mean(
         loop = _loop(model, mean.network, step_loss, name, steps, count, told, widths)
         mean.network.load_state_dict(loop.run(), strict=False)
         mean.network.eval().requires_grad_(False)
+        _fit_after(model, mean, windows, Windows.of(model, data.splits, "validation"))
+
+
+@torch.no_grad()
+def _fit_after(model: Model, mean: MeanForecast, windows: Windows, held: Windows) -> None:
+    """A network knows the windows it was trained on, and what is linear in what it leaves there
+    may be noise: of that map as much is kept as validation bears out."""
+    after, statics = mean.after, model.latent_statics
+    assert after is not None
+
+    def left(of: Windows, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for past, forcings, future in _moved(model, of, count):
+            placed = statics.expand(len(past), *statics.shape)
+            said, _ = mean.said(past, forcings, placed)
+            yield torch.cat([said, past], dim=1), future - said
+
+    after.fit(((seen, None, rest) for seen, rest in left(windows, WINDOWS)), EXACT)
+    agreed = added = 0.0
+    for seen, rest in left(held, WINDOWS // 2):
+        more = after(seen)
+        agreed += float((more * rest * model.denoiser.cells).sum())
+        added += float((more.square() * model.denoiser.cells).sum())
+    after.weight.mul_(min(max(agreed / max(added, 1e-12), 0.0), 1.0))
 
 
 def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:

@@ -45,11 +45,11 @@ class Forecast:
         start = self.init_times[block.init]
         past = self.known(block.init).expand(size, -1, -1, *model.grid.shape)
         members = range(block.members.start, block.members.start + size)
-        future, noise, out = model.recipe.window.future, None, []
+        future, out = model.recipe.window.future, []
         for first in range(0, len(self.leads), future):
             times = later(start, self.leads[first : first + future])
             keys = [self._key(times[0], start, m) for m in members]
-            frames, noise = model.sample(past, times, keys, noise)
+            frames = model.sample(past, times, keys, rolled=first > 0)
             for number, time in enumerate(times):
                 own = [self._key(time, start, m) for m in members]
                 states = model.decode(frames[:, number], np.repeat(time, size), own)
@@ -64,7 +64,7 @@ class Forecast:
     def draw(self, blocks: Iterable[Block], workers: int) -> Iterator[tuple[Block, Array]]:
         """The blocks in order, ``workers`` of them at a time, one thread each."""
         model = self.model
-        _ = model.sampler, model.latent_statics, model.residual, model.denoiser
+        _ = model.sampler, model.latent_statics, model.residual, model.denoiser, model.rolled
         waiting: deque[tuple[Block, Future[Array]]] = deque()
         with ThreadPoolExecutor(
             workers, initializer=torch.set_num_threads, initargs=(THREADS,)

@@ -23,7 +23,6 @@ from sciladm.model import Model
 from sciladm.tasks.fit import LATENTS
 from sciladm.tasks.fit_denoiser import train_mean
 from sciladm.tasks.voice import Voice
-from sciladm.tasks.windows import Windows
 
 Array = NDArray[np.float32]
 REGRESSION = "regression.safetensors"
@@ -76,10 +75,9 @@ def train_regression(model: Model, data: DataSet, voice: Voice) -> MeanForecast:
             f"{own.batch} windows, about as long as the model's networks took; kept as "
             f"{model.path / REGRESSION}"
         )
-        windows = Windows.of(model, data.splits, "train")
         with writing(model.path):
             with voice.progress("regression") as report:
-                train_mean(model, network, windows, steps, "regression", report)
+                train_mean(model, network, data, steps, "regression", report)
             model.save_part(REGRESSION, mean=network)
         (model.path / "regression.checkpoint.safetensors").unlink(missing_ok=True)
     model.load_part(REGRESSION, mean=network)

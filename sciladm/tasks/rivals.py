@@ -18,7 +18,7 @@ from sciladm.conventions import UserError
 from sciladm.data.dataset import DataSet
 from sciladm.data.times import Times
 from sciladm.diffusion.noise import Key
-from sciladm.model import AUTOENCODER, DENOISER, Model
+from sciladm.model import WEIGHTS, Model
 from sciladm.tasks.regression import dressed_regression
 from sciladm.tasks.voice import Voice
 
@@ -48,7 +48,7 @@ class Ground:
 
 def trained(run: Path | None, device: torch.device) -> Model | None:
     """The run's networks, if it has them."""
-    whole = run is not None and all((run / name).is_file() for name in (AUTOENCODER, DENOISER))
+    whole = run is not None and all((run / name).is_file() for name in WEIGHTS)
     return Model.load(run, device) if run is not None and whole else None
 
 

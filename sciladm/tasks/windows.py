@@ -29,16 +29,19 @@ class Windows:
     past: int
 
     @classmethod
-    def of(cls, model: Model, splits: Splits, split: str) -> "Windows":
-        """Those of a run's latent store; its latents are held in memory."""
+    def of(cls, model: Model, splits: Splits, split: str, rolled: int = 1) -> "Windows":
+        """Those of a run's latent store; its latents are held in memory. With ``rolled`` the
+        frames of so many windows in a row are to be drawn."""
         store = open_latents(model.path / "latents.zarr")
         inside = splits.indices(split, store["time"].values)
         store = store.isel(time=slice(int(inside[0]), int(inside[-1]) + 1))
         times = np.asarray(store["time"].values)
-        frames = window_starts(times, model.recipe.window, splits[split])
+        own = model.recipe.window
+        window = own.model_copy(update={"future": rolled * own.future})
+        frames = window_starts(times, window, splits[split])
         latents = torch.from_numpy(store["latent"].values)
         forcings = torch.from_numpy(model.fields.forcings(times, model.grid))
-        return cls(times, latents, forcings, frames, model.recipe.window.past)
+        return cls(times, latents, forcings, frames, own.past)
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -11,12 +11,12 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from sciladm.conventions import UserError
 from sciladm.data.durable import write_durably
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -55,6 +55,34 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "Install the version that wrote it (see the run's recipe.yaml), or train again."
         )
     return tensors, facts
+
+
+def write_modules(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """The tensors of modules as one file."""
+    tensors = {
+        f"{name}.{key}": tensor
+        for name, module in modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+    write_tensors(path, tensors, {})
+
+
+def read_modules(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """The inverse of `write_modules`; modules are ready for use. UserError where one does not fit
+    what is in the file."""
+    tensors, _ = read_tensors(path)
+    for name, module in modules.items():
+        start = f"{name}."
+        own = {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+        try:
+            module.load_state_dict(own)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1:2] or [str(error)]
+            raise UserError(
+                f"{path} does not fit the run's recipe.yaml ({first[0].strip()}); "
+                "one of them was changed after training: restore it, or train anew"
+            ) from None
+        module.eval().requires_grad_(False)
 
 
 def keep_lines(path: Path, stage: str, last_step: int) -> None:

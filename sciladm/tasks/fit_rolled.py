@@ -1,0 +1,86 @@
+"""Ensembles rolled out from the training split, until they are as wide as they are wrong."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from operator import add
+
+import torch
+
+from sciladm.data.dataset import DataSet
+from sciladm.diffusion.noise import training_generator
+from sciladm.diffusion.rolled import Tally
+from sciladm.model import ROLLED, Model
+from sciladm.recipe import Recipe
+from sciladm.tasks.fit_denoiser import Report, parts
+from sciladm.tasks.run import THREADS
+from sciladm.tasks.windows import Batch, Windows
+
+ENSEMBLES, MEMBERS, ROUNDS = 400, 4, 4
+"""Ensembles per round, spread over the split; a round corrects what the one before did."""
+FREELY = 5
+"""Windows that an ensemble is rolled out, if the split has stretches of as many."""
+TOGETHER = 16
+"""Ensembles at once."""
+
+
+def rolled_steps(recipe: Recipe) -> float:
+    """How many steps of training, forwards and backwards, roll-outs take as long as."""
+    if not recipe.window.past:
+        return 0.0
+    return ENSEMBLES * MEMBERS * FREELY * ROUNDS / recipe.denoiser.batch / 3
+
+
+def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
+    """How much of the mean to keep, and how far frames depart from it, where an ensemble goes on
+    from its own draws. Draws are white ones: they have the second moments that the sampler's have,
+    and no others are asked for here."""
+    if found := _starts(model, data):
+        windows, starts = found
+        frames = starts.spread(10 * ENSEMBLES)
+        model.rolled.measure(
+            future.to(model.device).chunk(windows, 1)[0] for _, _, future in frames
+        )
+        with ThreadPoolExecutor(
+            parts(model.device), initializer=torch.set_num_threads, initargs=(THREADS,)
+        ) as threads:
+            for number in range(ROUNDS):
+                told = threads.map(
+                    lambda item: _tally(model, windows, *item),
+                    enumerate(starts.spread(ENSEMBLES, TOGETHER)),
+                )
+                model.rolled.improve(reduce(add, told), windows / 2)
+                report((number + 1) / ROUNDS)
+    model.save_part(ROLLED, rolled=model.rolled)
+
+
+def _starts(model: Model, data: DataSet) -> tuple[int, Windows] | None:
+    """How many windows are rolled out, and from where; None where there is nothing to go on from,
+    or no stretch of two windows."""
+    if not model.recipe.window.past:
+        return None
+    for windows in range(FREELY, 1, -1):
+        starts = Windows.of(model, data.splits, "train", windows)
+        if len(starts):
+            return windows, starts
+    return None
+
+
+@torch.inference_mode()
+def _tally(model: Model, windows: int, number: int, batch: Batch) -> Tally:
+    """Of one batch of ensembles, all windows but the first."""
+    past, forcings, future = (x.to(model.device) for x in batch)
+    known = past.repeat_interleave(MEMBERS, 0)
+    tallies = []
+    each = zip(forcings.chunk(windows, 1), future.chunk(windows, 1), strict=True)
+    for lead, (forced, came) in enumerate(each):
+        forced = forced.repeat_interleave(MEMBERS, 0)
+        context = model.denoiser.context(known, forced, model.latent_statics)
+        generator = training_generator(model.recipe.seed, number, f"roll-out {lead}")
+        white = torch.randn(context.mean.shape, generator=generator).to(model.device)
+        z = model.denoiser.clean(white, context)
+        if lead:
+            z = model.rolled(context.mean, z)
+            members = z.view(len(came), MEMBERS, *came.shape[1:])
+            tallies.append(model.rolled.tally(members, came))
+        known = torch.cat([known, z], dim=1)[:, z.shape[1] :]
+    return reduce(add, tallies)
