@@ -7,7 +7,7 @@ per pattern says how much of the mean to believe, another how far frames depart 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +37,8 @@ class Tally:
     ensembles: int
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
-            self.agreed + other.agreed,
-            self.expected + other.expected,
-            self.spread + other.spread,
-            self.error + other.error,
-            self.ensembles + other.ensembles,
-        )
+        names = (field.name for field in fields(self))
+        return Tally(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
 class Rolled(nn.Module):
