@@ -177,6 +177,14 @@ def test_stores_are_compared_on_what_they_share(write, drawn):
         score([a, apart], changes=ONLY)
 
 
+def test_a_store_of_another_version_is_scored(write, drawn, tiny):
+    values = drawn[1][:2, :8]
+    old = tiny.recipe.text().replace("sampler:\n", "sampler:\n  memory: 0.12\n")
+    assert old != tiny.recipe.text()
+    results = score([write("old", values, recipe=old)], changes=ONLY)
+    assert np.isfinite(results.scores.query("metric == 'fair_crps'").value).all()
+
+
 def test_what_cannot_be_scored_is_refused(write, drawn, tiny, tmp_path):
     values = drawn[1][:2, :8]
     with pytest.raises(UserError, match=r"made from other data .* --truth"):

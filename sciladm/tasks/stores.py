@@ -81,7 +81,7 @@ class Forecasts:
         if not self.fact("recipe"):
             return None
         where = f"{self.path}, attribute recipe"
-        return recipes.parse(schema.read_yaml(self.fact("recipe"), where), {}, where)
+        return recipes.parse_stored(schema.read_yaml(self.fact("recipe"), where), where)
 
     def read(
         self, init: np.datetime64, leads: NDArray[np.timedelta64], members: int, fields: Fields
