@@ -5,9 +5,12 @@ from importlib.metadata import version
 from typing import Any
 
 __version__ = version("sciladm")
-__all__ = ["__version__", "fit", "load", "open_dataset"]
+__all__ = ["AreaMean", "Points", "Weighted", "__version__", "fit", "load", "open_dataset"]
 
 _WHERE = {
+    "AreaMean": ("sciladm.observe", "AreaMean"),
+    "Points": ("sciladm.observe", "Points"),
+    "Weighted": ("sciladm.observe", "Weighted"),
     "load": ("sciladm.tasks.trained", "load"),
     "fit": ("sciladm.tasks.trained", "fit"),
     "open_dataset": ("sciladm.tasks.trained", "open_dataset"),

@@ -4,13 +4,9 @@ A recipe is data, never code. Every key is declared here with its meaning, unit 
 unknown key is an error that names the nearest known one. The resolved recipe is stored in the run.
 """
 
-import copy
 import difflib
 import hashlib
-import logging
 import re
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -27,7 +23,6 @@ from sciladm.conventions import UserError, parse_duration
 from sciladm.recipe_sampler import Sampler
 from sciladm.schema import Section, explain, read_yaml
 
-log = logging.getLogger(__name__)
 AFTER_TRAINING = ("sampler", "output", "evaluation")
 """Sections that ``--set`` may still change once a run is trained."""
 
@@ -298,21 +293,6 @@ def parse(tree: Any, changes: dict[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"{where}: {explain(error, _keys_at)}") from None
-
-
-def parse_stored(tree: Any, where: str) -> Recipe:
-    """A recipe as a store tells it, which may be of another version: keys that this one does not
-    know said how members were drawn, which is done, and are left out with a word."""
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        found = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
-    tree = copy.deepcopy(tree)
-    for *path, key in found:
-        del reduce(getitem, path, tree)[key]
-        name = ".".join(map(str, [*path, key]))
-        log.warning("%s: key `%s` is of another version; left out", where, name)
-    return parse(tree, {}, where)
 
 
 def _put(tree: dict[str, Any], path: list[str], value: Any, key: str) -> None:

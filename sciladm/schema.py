@@ -1,8 +1,11 @@
 """Text that people write: safe YAML, sections closed to unknown keys, mistakes told in a line."""
 
+import copy
 import difflib
 import re
 from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import yaml
@@ -51,6 +54,15 @@ def read_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def known_part(tree: Any, error: ValidationError) -> tuple[Any, list[str]]:
+    """``tree`` without the keys that are unknown by ``error``, and what these are called."""
+    tree, gone = copy.deepcopy(tree), []
+    for *path, key in [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]:
+        del reduce(getitem, path, tree)[key]
+        gone.append(".".join(map(str, [*path, key])))
+    return tree, gone
 
 
 def explain(error: ValidationError, keys_at: Callable[[tuple[int | str, ...]], list[str]]) -> str:

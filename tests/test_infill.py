@@ -5,15 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
 
 import sciladm
+from sciladm import AreaMean, Points
 from sciladm import infill as program
 from sciladm import recipe as recipes
 from sciladm.conventions import UserError
 from sciladm.diffusion.denoiser import Denoiser
+from sciladm.observe import Rows
 from sciladm.tasks.fit import fit
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.given import Given, Plan
@@ -134,6 +137,79 @@ def test_members_are_the_posterior_of_what_was_fitted(stills, method, share, mon
     assert abs(np.sqrt(np.mean(x.var(0)[~seen] / std[~seen] ** 2)) - 1) < 0.05
     assert abs(np.sqrt(np.mean(x.var(0)[seen] / std[seen] ** 2)) - 1) < 0.15
     assert std[~seen].mean() < 0.9 * np.sqrt(covariance.diagonal()).mean()  # it was no prior
+
+
+def blocks(ds):
+    """Means over 4 × 4 cells."""
+    return ds.coarsen(y=4, x=4).mean()
+
+
+def points(ds, count, error):
+    """A table of ``count`` places between cells, and what a field says there, with errors."""
+    random = np.random.default_rng(3)
+    at = {n: random.uniform(ds[n].min(), ds[n].max(), count) for n in ("y", "x")}
+    told = ds.tracer.interp({name: ("row", where) for name, where in at.items()})
+    value = told.values + error * random.standard_normal(told.shape)
+    times = np.repeat(ds.time.values, count)
+    where = {name: np.tile(column, ds.sizes["time"]) for name, column in at.items()}
+    return pd.DataFrame(where | {"time": times, "value": value.ravel(), "error": error})
+
+
+@pytest.mark.parametrize(
+    ("method", "share", "cells"),
+    [("oi", 1.0, True), ("guided", 0.25, True), ("guided", 1.0, False)],
+)
+def test_members_are_the_posterior_given_points_and_means(
+    stills, method, share, cells, monkeypatch
+):
+    """With some cells observed beside them, and none."""
+    model, ds = stills
+    if share != 1:
+        exact = lambda self, x, sigma, context: x * (share / (share + sigma**2))
+        monkeypatch.setattr(Denoiser, "forward", exact)
+    one, scale = ds.isel(time=[40]), float(model.model.normaliser.std[0])
+    where = gap(ds) if cells else gap(ds) | True
+    told = [AreaMean(blocks(one), ERROR * scale), Points(points(one, 12, ERROR * scale))]
+    members = 240
+    filled = model.infill(
+        hidden(one, where), members, obs_error=ERROR * scale, method=method, evaluations=16,
+        operator=told,
+    )  # fmt: skip
+    inner = model.model
+    centre = inner.normaliser.centre(one.time.values)[0, 0]
+    x = ((filled.tracer.isel(time=0).values - centre) / scale).reshape(members, -1)
+    y = ((one.tracer.values[0] - centre) / scale).ravel()
+    middle, covariance = dense(model, share)
+    seen = ~where.values.ravel()
+    rows = Rows.of([o.rows(inner.fields, inner.normaliser.valid, one.time.values, inner.step)[0]
+                    for o in told])  # fmt: skip
+    a = np.concatenate([np.eye(128)[seen], rows.weights.toarray()])
+    wanted = np.concatenate([y[seen], (rows.values - rows.weights @ centre.ravel()) / scale])
+    kalman = covariance @ a.T @ np.linalg.inv(a @ covariance @ a.T + ERROR**2 * np.eye(len(a)))
+    mean = middle + kalman @ (wanted - a @ middle)
+    std = np.sqrt((covariance - kalman @ a @ covariance).diagonal())
+    off = (x.mean(0) - mean) / std
+    assert np.sqrt(np.mean(off[~seen] ** 2)) < 3 / np.sqrt(members) + 0.05
+    assert abs(np.sqrt(np.mean(x.var(0)[~seen] / std[~seen] ** 2)) - 1) < 0.05
+    assert std[~seen].mean() < 0.8 * np.sqrt(covariance.diagonal()).mean()
+    sums = rows.weights @ (x * scale + centre.ravel()).T - rows.values[:, None]
+    assert np.sqrt(np.mean(sums**2)) < 1.6 * ERROR * scale
+
+
+def test_downscaling_gives_fields_with_these_means(stills):
+    model, ds = stills
+    days = ds.isel(time=[8, 9])
+    fine = model.downscale(blocks(days), 4, evaluations=12)
+    assert fine.tracer.dims == ("member", *ds.tracer.dims) and (fine.y == ds.y).all()
+    scale = float(model.model.normaliser.std[0])
+    off = fine.tracer.coarsen(y=4, x=4).mean() - blocks(days).tracer
+    assert float(np.abs(off).max()) < 0.1 * scale
+    width = fine.tracer.std("member").mean()
+    assert 0.1 * scale < float(width) < 0.9 * scale
+    with pytest.raises(UserError, match="the means have no `time`"):
+        model.downscale(blocks(days).isel(time=0, drop=True), 4)
+    with pytest.raises(UserError, match="no past for it to go on from"):
+        model.assimilate(days, [], members=2)
 
 
 @pytest.mark.parametrize("method", ["oi", "guided"])
@@ -375,6 +451,42 @@ def test_a_run_with_a_past_takes_up_what_was_observed_on_its_way(tiny_run, tiny_
     near = states.longitude.isin(states.longitude[states.longitude >= 180][:3].values)
     off = lambda drawn: float(((drawn[name][:, 1].mean("member") - true).where(near) ** 2).mean())
     assert off(filled) < 0.8 * off(forecast)
+
+
+def test_a_past_and_stations_are_cycled(tiny_run, tiny_cache):
+    """An ensemble of pasts goes on; stations draw it to the truth, time after time."""
+    model = sciladm.load(tiny_run)
+    data = open_in(tiny_cache.cache, model.model.recipe)
+    states = data.frames.ds.isel(time=data.indices("test")[:16:4]).load()
+    past = xr.concat([states.isel(time=[0]), states.isel(time=[0]) * 1.0], "member")
+    name = "mean_sea_level_pressure"
+    at = states.isel(time=[1, 2])[name].stack(row=["latitude", "longitude"]).isel(
+        row=slice(None, None, 7)
+    )  # fmt: skip
+    parts = [at.isel(time=n) for n in range(2)]
+    stations = pd.concat([
+        pd.DataFrame({
+            "time": p.time.values, "latitude": p.latitude, "longitude": p.longitude,
+            "value": p.values, "error": 30.0, "variable": name, "level": np.nan,
+        })
+        for p in parts
+    ])  # fmt: skip
+    until = states.time.values[3]
+    analysed = model.assimilate(past, Points(stations), until, members=5, evaluations=12)
+    assert analysed[name].dims[:2] == ("member", "time") and analysed.sizes["time"] == 3
+    assert (analysed.time.values == states.time.values[1:4]).all()
+    free = model.assimilate(past, [], until, members=5, evaluations=12)
+    error = lambda ds: ((ds[name].mean("member") - states[name]) ** 2).mean(
+        ("latitude", "longitude")
+    )
+    better = (error(analysed) / error(free)).values
+    assert (better[:2] < 0.5).all() and better[2] < 1
+    width = analysed[name].std("member").mean(("latitude", "longitude")).values
+    assert width[0] < width[2]
+    with pytest.raises(UserError, match="2 states; the 1 before the first"):
+        model.assimilate(states.isel(time=[0, 1]), [], members=2)
+    with pytest.raises(UserError, match="not a whole number of steps"):
+        model.assimilate(past, [], until + np.timedelta64(1, "h"), members=2)
 
 
 def door(*arguments):

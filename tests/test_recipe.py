@@ -74,14 +74,3 @@ def test_numbers_and_dates_are_read_as_people_mean_them():
     read = schema.read_yaml("a: 1e-3\nb: 1979-01-01\n", "here")
     assert read == {"a": 1e-3, "b": "1979-01-01"}
     assert yaml.safe_load("a: 1e-3")["a"] == "1e-3"
-
-
-def test_a_stores_recipe_may_have_keys_that_are_gone(caplog):
-    told = SMALL | {"sampler": {"steps": 7, "memory": 0.12}, "hindsight": {"depth": 2}}
-    read = recipe.parse_stored(told, "old.zarr")
-    assert read == recipe.parse(SMALL | {"sampler": {"steps": 7}}, {}, "new")
-    assert "`sampler.memory`" in caplog.text and "`hindsight`" in caplog.text
-    with pytest.raises(UserError, match=r"old\.zarr: `sampler\.steps`"):
-        recipe.parse_stored(SMALL | {"sampler": {"steps": 0, "memory": 0.12}}, "old.zarr")
-    with pytest.raises(UserError, match="a recipe is a mapping"):
-        recipe.parse_stored(None, "empty.zarr")

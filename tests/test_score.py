@@ -22,6 +22,7 @@ from sciladm.tasks.fit import fit
 from sciladm.tasks.perfect import perfect
 from sciladm.tasks.regression import RolledOut, train_regression
 from sciladm.tasks.score import score
+from sciladm.tasks.stores import told_recipe
 
 LEADS = np.array([24, 48]) * np.timedelta64(3_600_000_000_000, "ns")
 ONLY = {"evaluation.baselines": ["climatology"]}
@@ -183,6 +184,18 @@ def test_a_store_of_another_version_is_scored(write, drawn, tiny):
     assert old != tiny.recipe.text()
     results = score([write("old", values, recipe=old)], changes=ONLY)
     assert np.isfinite(results.scores.query("metric == 'fair_crps'").value).all()
+
+
+def test_a_stores_recipe_may_have_keys_that_are_gone(caplog):
+    least = {"schema": 1, "name": "small", "data": {"card": "tiny"}}
+    told = least | {"sampler": {"steps": 7, "memory": 0.12}, "hindsight": {"depth": 2}}
+    read = told_recipe(told, "old.zarr")
+    assert read == recipes.parse(least | {"sampler": {"steps": 7}}, {}, "new")
+    assert "`sampler.memory`" in caplog.text and "`hindsight`" in caplog.text
+    with pytest.raises(UserError, match=r"old\.zarr: `sampler\.steps`"):
+        told_recipe(least | {"sampler": {"steps": 0, "memory": 0.12}}, "old.zarr")
+    with pytest.raises(UserError, match="a recipe is a mapping"):
+        told_recipe(None, "empty.zarr")
 
 
 def test_what_cannot_be_scored_is_refused(write, drawn, tiny, tmp_path):

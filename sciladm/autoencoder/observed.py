@@ -63,11 +63,28 @@ class Observed:
     def residual(self, decoded: Tensor, drawn: Tensor, normal: Tensor) -> Tensor:
         """What decoding left, given the observations: r + C Wᵀ W (y − decoded − r − e) for a
         ``drawn`` residual r and an error e of ``normal`` numbers, all (batch, channel, *space)."""
-        missing = self.values - decoded - drawn - self.std * normal
+        return drawn + self.explained(self.values - decoded - drawn - self.std * normal)
+
+    def explained(self, missing: Tensor) -> Tensor:
+        """C Wᵀ W missing (batch, channel, *space)."""
         dual = torch.einsum("nij,bnj->bni", self.weights, self._split(missing))
         dual = torch.einsum("nij,bni->bnj", self.weights, dual)
-        gained = torch.einsum("nij,bnj->bni", self.covariance, dual).transpose(1, 2)
-        return drawn + self.patches.join(gained.reshape(*gained.shape[:2], *self.patches.cells))
+        return self._lost(dual)
+
+    def left(self, fields: Tensor) -> Tensor:
+        """(C − C Wᵀ W C) fields: the residual's covariance once these cells are known."""
+        likely = self._lost(self._split(fields) * _once(self.patches, self.weights[:, :, 0]))
+        return likely - self.explained(likely)
+
+    @property
+    def says(self) -> Tensor:
+        """Which numbers of `told` say anything (number,)."""
+        return self.weights.diagonal(dim1=1, dim2=2).flatten() != 0
+
+    def _lost(self, cells: Tensor) -> Tensor:
+        """C times numbers (batch, cell, number), as fields."""
+        fields = torch.einsum("nij,bnj->bni", self.covariance, cells).transpose(1, 2)
+        return self.patches.join(fields.reshape(*fields.shape[:2], *self.patches.cells))
 
     def _split(self, fields: Tensor) -> Tensor:
         return self.patches.split(fields).flatten(2).transpose(1, 2)

@@ -6,7 +6,6 @@ two windows share tell the second one what the first has drawn.
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -16,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sciladm.autoencoder.combined import Combined
 from sciladm.autoencoder.observed import Observed
-from sciladm.autoencoder.patch import PatchAutoencoder
 from sciladm.calendar import later
 from sciladm.data.times import Times, ticks
-from sciladm.diffusion.denoiser import Context, Denoiser
+from sciladm.diffusion.denoiser import Context
 from sciladm.diffusion.noise import Key, unit_normal
 from sciladm.diffusion.posterior import (
     Curvature,
@@ -33,6 +32,8 @@ from sciladm.diffusion.posterior import (
 )
 from sciladm.diffusion.sampler import Multistep
 from sciladm.model import Model
+from sciladm.observe import Rows
+from sciladm.tasks.seen import Precise, Seen, apart
 
 Array = NDArray[np.float32]
 Method = Literal["guided", "oi"]
@@ -45,56 +46,6 @@ BENDS = 12
 """How often, at most, optimal interpolation goes along a new tangent of the decoder."""
 SMALLEST = 0.02
 """Last σ of a guided draw, in standard deviations."""
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What was observed of the frames of one draw: an `Observed` for each."""
-
-    autoencoder: PatchAutoencoder
-    statics: Tensor
-    frames: Sequence[Observed]
-
-    def told(self, latents: Tensor) -> Tensor:
-        """Latents (member, future · k, *cells) → (member, number), in standard errors."""
-        fields = self.decoded(latents)
-        return torch.cat([o.told(x) for o, x in zip(self.frames, fields, strict=True)], dim=1)
-
-    def decoded(self, latents: Tensor) -> Sequence[Tensor]:
-        """The fields of each frame (member, channel, *space)."""
-        frames = apart(latents, len(self.frames)).flatten(0, 1)
-        fields = self.autoencoder.decode(frames, self.statics)
-        return fields.view(len(latents), len(self.frames), *fields.shape[1:]).unbind(1)
-
-    @cached_property
-    def rows(self) -> Tensor:
-        """Which numbers say anything (number,)."""
-        return torch.cat([o.weights.diagonal(dim1=1, dim2=2).flatten() != 0 for o in self.frames])
-
-    @cached_property
-    def wanted(self) -> Tensor:
-        """What they should say (1 or member, number)."""
-        parts = [o.wanted() for o in self.frames]
-        most = max(len(part) for part in parts)
-        return torch.cat([part.expand(most, -1) for part in parts], dim=1)
-
-
-@dataclass(frozen=True, eq=False)
-class Precise:
-    """What of a run is linear, or nearly, in float64. Thousands of good observations pin down a
-    pattern of the whole field a million times as well as one of a patch; in float32 rounding of
-    the first is more than there is of the second."""
-
-    denoiser: Denoiser
-    autoencoder: PatchAutoencoder
-
-    @classmethod
-    def of(cls, model: Model) -> "Precise":
-        """Copies."""
-        denoiser = deepcopy(model.denoiser).double()
-        if denoiser.departure.patterns.is_complex():  # which double() leaves as they are
-            denoiser.departure.patterns = denoiser.departure.patterns.to(torch.complex128)
-        return cls(denoiser, deepcopy(model.autoencoder).double())
 
 
 @dataclass(frozen=True)
@@ -123,7 +74,9 @@ class Plan:
 @dataclass(frozen=True, eq=False)
 class Given:
     """Frames at ``times``, a step apart: ``values`` (time, channel, *space) in anomalies, 0 where
-    not ``observed``; ``error``, standard errors in the same units."""
+    not ``observed``; ``error``, standard errors in the same units; ``rows``, what else was
+    observed of each, in the same units, too; ``past`` (member, past, channel, *space): known
+    frames that differ from member to member, in place of the first of ``values``."""
 
     model: Model
     times: Times
@@ -133,6 +86,8 @@ class Given:
     method: Method
     evaluations: int
     seed: int
+    rows: Sequence[Rows] = ()
+    past: Tensor | None = None
     left: list[float] = field(default_factory=list)
     """Of each draw, the largest share of its equations that was left unsolved."""
 
@@ -143,7 +98,7 @@ class Given:
         members = range(first, first + size)
         known = window.past
         plan = Plan.of(known, window.future)
-        frames = [x.expand(size, *x.shape) for x in self.values[:known]]
+        frames = self._begin(members)
         latents = [self._encoded(x) for x in frames]
         whole = (self.observed | ~self.model.valid) & (self.error == 0)
         told = whole.flatten(1).all(1)
@@ -161,6 +116,13 @@ class Given:
             frames[at:], latents[at:] = x, z
             frames[at : at + len(held)], latents[at : at + len(kept)] = held, kept
         return torch.stack(frames[: len(self.times)], dim=1).cpu().numpy()
+
+    def _begin(self, members: range) -> list[Tensor]:
+        """The known frames that draws begin from, each (member, channel, *space)."""
+        if self.past is not None:
+            return list(self.past[[m % len(self.past) for m in members]].unbind(1))
+        known = self.values[: self.model.recipe.window.past]
+        return [x.expand(len(members), *x.shape) for x in known]
 
     def _encoded(self, fields: Tensor) -> Tensor:
         with torch.no_grad():
@@ -231,7 +193,7 @@ class Given:
         return r, max(left, moved)
 
     def _whole(
-        self, decoded: Tensor, seen: Observed, keys: Sequence[Key], *, fixed: bool
+        self, decoded: Tensor, seen: Observed | Combined, keys: Sequence[Key], *, fixed: bool
     ) -> Tensor:
         """A frame with what decoding left of it, as far as the observations leave that free."""
         model = self.model
@@ -239,12 +201,15 @@ class Given:
             return decoded.float()
         normal = unit_normal(keys, "residual", 0, model.residual.numbers, model.grid.shape)
         error = unit_normal(keys, "error", 0, decoded.shape[1], decoded.shape[2:])
-        drawn = model.residual.draw(normal.to(model.device))
-        return (decoded + seen.residual(decoded, drawn.double(), error.to(decoded))).float()
+        told = decoded, model.residual.draw(normal.to(model.device)).double(), error.to(decoded)
+        if isinstance(seen, Observed):
+            return (decoded + seen.residual(*told)).float()
+        rows = unit_normal(keys, "row error", 0, len(seen.values), (1,)).flatten(1)
+        return (decoded + seen.residual(*told, rows.to(decoded))).float()
 
     def _seen(self, here: NDArray[np.int64], kept: list[Tensor]) -> Seen:
         """What is told of the frames of a window: as decoded of those that are ``kept``."""
-        frames = []
+        frames: list[Observed | Combined] = []
         for n, number in enumerate(here):
             if n < len(kept):
                 with torch.no_grad():
@@ -252,13 +217,20 @@ class Given:
                 none = torch.zeros_like(self.error[0])
                 frames.append(self._observed(told, none, self.model.valid))
             elif number < len(self.times):
-                frames.append(
-                    self._observed(self.values[number], self.error[number], self.observed[number])
+                cells = self._observed(
+                    self.values[number], self.error[number], self.observed[number]
                 )
+                frames.append(self._with_rows(cells, number))
             else:
                 none = torch.zeros_like(self.values[0])
                 frames.append(self._observed(none, none, none.bool()))
         return Seen(self._precise.autoencoder, self.model.statics.double(), frames)
+
+    def _with_rows(self, cells: Observed, number: int) -> Observed | Combined:
+        """What was observed of a frame, if more than its cells was."""
+        if not self.rows or not len(rows := self.rows[number]):
+            return cells
+        return Combined.of(cells, rows.weights, rows.values, rows.std)
 
     def _observed(self, values: Tensor, error: Tensor, observed: Tensor) -> Observed:
         return Observed.of(values.double(), error, observed, self.model.residual)
@@ -269,11 +241,6 @@ class Given:
     def _keys(self, time: np.datetime64, members: range) -> list[Key]:
         (valid,) = ticks(np.array([time]))
         return [Key(self.seed, int(valid), 0, m) for m in members]
-
-
-def apart(latents: Tensor, frames: int) -> Tensor:
-    """(member, frame · k, *cells) → (member, frame, k, *cells)."""
-    return latents.view(len(latents), frames, -1, *latents.shape[2:])
 
 
 def _nearer(

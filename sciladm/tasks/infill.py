@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sciladm.conventions import UserError
 from sciladm.data.durable import publish
 from sciladm.model import Model
+from sciladm.observe import Operator, Rows
 from sciladm.tasks.gaps import PACKED, Array, Gaps
 from sciladm.tasks.given import ENOUGH, Given, Method
 from sciladm.tasks.run import THREADS, versions
@@ -36,13 +37,14 @@ which it is none."""
 class Wish:
     """How gaps are to be filled."""
 
-    members: int
-    obs_error: Error
-    method: str
-    output: str
-    evaluations: int
-    seed: int
-    workers: int
+    members: int = 16
+    obs_error: Error = 0.0
+    method: str = "guided"
+    output: str = "members"
+    evaluations: int = 24
+    seed: int = 0
+    workers: int = 2
+    operators: tuple[Operator, ...] = ()
 
     def __post_init__(self) -> None:
         for name, number, least in (
@@ -62,17 +64,22 @@ class Wish:
 
 
 def infill(
-    model: Model, ds: xr.Dataset, wish: Wish, report: Callable[..., None] = lambda *_: None
+    model: Model,
+    ds: xr.Dataset,
+    wish: Wish,
+    report: Callable[..., None] = lambda *_: None,
+    past: Array | None = None,
 ) -> xr.Dataset:
-    """What `TrainedModel.infill` says."""
+    """What `TrainedModel.infill` says; ``past`` as `Given` has it, of a single series."""
     gaps = Gaps.of(model, ds)
     error = _errors(gaps, wish.obs_error)
     kept = np.asarray(gaps.observed & (error == 0), bool)
     valid = model.normaliser.valid
     values: Array = np.repeat(gaps.values[None], wish.members, axis=0)
     asked = [n for n in gaps.series() if not (kept[n] | ~valid).all()]
-    questions = [_given(gaps, numbers, error, wish) for numbers in asked]
-    far = _far(gaps)
+    rows = _rows(gaps, wish)
+    questions = [_given(gaps, numbers, error, wish, rows, past) for numbers in asked]
+    far = _far(gaps) + _rows_far(gaps, rows)
     left: list[float] = []
     for done, (numbers, given) in enumerate(zip(asked, questions, strict=True), start=1):
         for first, drawn in _drawn(given, wish):
@@ -146,7 +153,14 @@ def _errors(gaps: Gaps, told: Error) -> Array:
     return out
 
 
-def _given(gaps: Gaps, numbers: NDArray[np.int64], error: Array, wish: Wish) -> Given:
+def _given(
+    gaps: Gaps,
+    numbers: NDArray[np.int64],
+    error: Array,
+    wish: Wish,
+    rows: Sequence[Rows],
+    past: Array | None,
+) -> Given:
     model, window = gaps.model, gaps.model.recipe.window
     times, observed = gaps.frames.times[numbers], gaps.observed[numbers]
     known = (observed | ~model.normaliser.valid).reshape(len(observed), -1)
@@ -165,8 +179,25 @@ def _given(gaps: Gaps, numbers: NDArray[np.int64], error: Array, wish: Wish) -> 
         for x in (np.where(observed, anomalies, np.float32(0)), observed, std.astype(np.float32))
     )
     return Given(
-        model, times, values, seen, errors, cast(Method, wish.method), wish.evaluations, wish.seed
-    )
+        model, times, values, seen, errors, cast(Method, wish.method), wish.evaluations, wish.seed,
+        [rows[n] for n in numbers] if rows else (),
+        None if past is None else torch.from_numpy(past).to(model.device),
+    )  # fmt: skip
+
+
+def _rows(gaps: Gaps, wish: Wish) -> list[Rows]:
+    """What operators say of the anomalies of each frame; none where there are no operators."""
+    if not wish.operators:
+        return []
+    model, times = gaps.model, gaps.frames.times
+    valid = model.normaliser.valid
+    each = [one.rows(model.fields, valid, times, model.step) for one in wish.operators]
+    centres = model.normaliser.centre(times).astype(np.float64)
+    scale = model.normaliser.std.reshape(-1, *[1] * (valid.ndim - 1))
+    return [
+        Rows.of(parts).anomalies(np.where(valid, centre, 0), scale)
+        for parts, centre in zip(zip(*each, strict=True), centres, strict=True)
+    ]
 
 
 def _drawn(given: Given, wish: Wish) -> Iterator[tuple[int, Array]]:
@@ -218,6 +249,21 @@ def _far(gaps: Gaps) -> int:
         )
     if far := int((off > FAR).sum()):
         log.warning("%d observations are beyond %g standard deviations of climatology", far, FAR)
+    return far
+
+
+def _rows_far(gaps: Gaps, rows: Sequence[Rows]) -> int:
+    """The same for what operators say: how far off it would be if all cells of a row were."""
+    far = 0
+    for time, some in zip(gaps.frames.times, rows, strict=False):
+        off = np.abs(some.values) / np.maximum(np.abs(some.weights).sum(axis=1).A1, 1e-12)
+        if (off > ABSURD).any():
+            raise UserError(
+                f"a point or a mean at {str(time)[:19]} is {off.max():.0f} standard "
+                f"deviations from climatology, and {(off > ABSURD).sum() - 1} more are beyond "
+                f"{ABSURD:g}; leave out what is no value"
+            )
+        far += int((off > FAR).sum())
     return far
 
 

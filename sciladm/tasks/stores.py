@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from sciladm import recipe as recipes
 from sciladm import schema
@@ -20,6 +22,7 @@ from sciladm.data.store import open_store
 from sciladm.metrics.tables import ORACLES
 from sciladm.recipe import Recipe
 
+log = logging.getLogger(__name__)
 Array = NDArray[np.float32]
 SLAB = 256 << 20
 """Bytes of one initial time that are read together."""
@@ -81,7 +84,7 @@ class Forecasts:
         if not self.fact("recipe"):
             return None
         where = f"{self.path}, attribute recipe"
-        return recipes.parse_stored(schema.read_yaml(self.fact("recipe"), where), where)
+        return told_recipe(schema.read_yaml(self.fact("recipe"), where), where)
 
     def read(
         self, init: np.datetime64, leads: NDArray[np.timedelta64], members: int, fields: Fields
@@ -110,6 +113,18 @@ class Forecasts:
         for name in sorted(map(str, first.data_vars)):
             digest.update(np.ascontiguousarray(first[name].values).tobytes())
         return digest.hexdigest()[:16]
+
+
+def told_recipe(tree: Any, where: str) -> Recipe:
+    """A recipe as a store tells it, which may be of another version: keys that this one does not
+    know said how members were drawn, which is done, and are left out with a word."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        tree, gone = schema.known_part(tree, error)
+    for key in gone:
+        log.warning("%s: key `%s` is of another version; left out", where, key)
+    return recipes.parse(tree, {}, where)
 
 
 def open_forecasts(paths: Sequence[Path]) -> list[Forecasts]:

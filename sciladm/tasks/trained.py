@@ -1,6 +1,6 @@
 """What people call in Python: a trained run as an object, Datasets in and Datasets out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,11 @@ from sciladm.data.frames import Frames
 from sciladm.data.plan import ForecastPlan
 from sciladm.data.store import open_store
 from sciladm.model import Model
+from sciladm.observe import Operator
 from sciladm.tasks import both_ways
 from sciladm.tasks import typicality as typical
+from sciladm.tasks.assimilate import assimilate as cycle
+from sciladm.tasks.assimilate import downscale as from_means
 from sciladm.tasks.fit import fit as train
 from sciladm.tasks.forecast import from_states, whole_windows
 from sciladm.tasks.infill import Wish
@@ -86,6 +89,7 @@ class TrainedModel:
         evaluations: int = 24,
         seed: int = 0,
         workers: int = 2,
+        operator: Sequence[Operator] = (),
     ) -> xr.Dataset:
         """An ensemble of what is missing in ``ds``: NaN is the question, members are the answer.
 
@@ -106,13 +110,65 @@ class TrainedModel:
             evaluations: Of the network a draw.
             seed: Of the draws.
             workers: Micro-batches of members drawn at once.
+            operator: What was observed besides cells of the grid: `sciladm.Points`,
+                `sciladm.AreaMean`, `sciladm.Weighted`, any number of them.
 
         Returns:
             ``ds`` with its variables over ``member`` too, and where they were observed as
             ``<name>_observed``; cells that never hold data stay NaN. Attributes tell the method.
         """
-        wish = Wish(members, obs_error, method, output, evaluations, seed, workers)
+        told = tuple(operator)
+        wish = Wish(members, obs_error, method, output, evaluations, seed, workers, told)
         return fill(self.model, ds, wish)
+
+    def downscale(
+        self,
+        coarse: xr.Dataset,
+        members: int = 16,
+        obs_error: float | Mapping[str, float] = 0.0,
+        **options: Any,
+    ) -> xr.Dataset:
+        """An ensemble of fields on the run's grid whose means over coarser cells are given.
+
+        Args:
+            coarse: Means over cells of a coarser grid, NaN where there is none.
+            members: Ensemble size.
+            obs_error: Standard error of the means, in the unit of the variable; by name where
+                there are several.
+            **options: As of `infill`.
+
+        Returns:
+            Dataset over member, time and space.
+        """
+        wish = Wish(members=members, obs_error=obs_error, **options)
+        return from_means(self.model, coarse, wish)
+
+    def assimilate(
+        self,
+        background: xr.Dataset,
+        observations: Operator | Sequence[Operator],
+        until: Any = None,
+        members: int = 16,
+        **options: Any,
+    ) -> xr.Dataset:
+        """An ensemble that goes on from a past and takes up what was observed, time after time.
+
+        Args:
+            background: The states before, as many as the run's ``window.past``, a step apart; over
+                ``member``, too, where they are an ensemble. Member n goes on from their member n,
+                and begins again with their first where there are fewer.
+            observations: `sciladm.Points`, `sciladm.AreaMean`, `sciladm.Weighted` at times a step
+                of the run apart after it; where nothing was observed at one, it is forecast.
+            until: Last time; absent: 1 step after ``background``.
+            members: Ensemble size.
+            **options: As of `infill`.
+
+        Returns:
+            Dataset over member, time and space: of each time given what was observed until then.
+        """
+        told = tuple(observations) if isinstance(observations, Sequence) else (observations,)
+        wish = Wish(members=members, operators=told, **options)
+        return cycle(self.model, background, until, wish)
 
     def encode(self, ds: xr.Dataset) -> xr.Dataset:
         """Latents of the states of ``ds``: variable ``latent`` over time, channel and space."""

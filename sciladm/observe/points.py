@@ -1,0 +1,139 @@
+"""A table of observations at points between cells."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import sparse
+
+from sciladm.conventions import SPACE, UserError, rename_in
+from sciladm.data.fields import Fields
+from sciladm.data.times import Times
+from sciladm.grid import Axis, Grid
+from sciladm.observe.rows import Floats, Ints, Mask, Rows, frames_of, untransformed
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """A table of observations at points: stations, buoys, profiles.
+
+    Columns: ``time``, one for each axis of the grid, ``value``, ``error`` (standard, of what the
+    point says of the grid's cells, representativeness included), and, where a run has several,
+    ``variable`` and ``level``. Fields are interpolated linearly between centres of cells; of cells
+    that never hold data nothing is taken.
+    """
+
+    table: pd.DataFrame
+
+    def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
+        """See `Operator`."""
+        table = self._named(fields)
+        weights, share = _interpolating(fields.grid, _channel(table, fields), table, valid)
+        if len(dry := np.flatnonzero(share < 0.5)):
+            raise UserError(
+                f"points: row {dry[0]} and {len(dry) - 1} more lie among cells that never hold "
+                "data; leave them out"
+            )
+        frame = frames_of(np.asarray(table["time"]), times, step, "points")
+        value, std = (table[name].to_numpy(np.float64) for name in ("value", "error"))
+        each = [np.flatnonzero(frame == number) for number in range(len(times))]
+        return [Rows(weights[at], value[at], std[at]) for at in each]
+
+    def _named(self, fields: Fields) -> pd.DataFrame:
+        """With our names, and whole; UserError where a column lacks or has no sense."""
+        table = self.table.rename(columns=_columns(fields, list(map(str, self.table.columns))))
+        several = len(fields.channels) > 1
+        levels = any(channel.level is not None for channel in fields.channels)
+        wanted = ["time", *fields.grid.names, "value", "error"]
+        wanted += ["variable"] * several + ["level"] * (several and levels)
+        if lacking := [name for name in wanted if name not in table]:
+            raise UserError(
+                f"points: no column {', '.join(lacking)}; there are "
+                f"{', '.join(map(str, self.table.columns))}"
+            )
+        numbers = table[[*fields.grid.names, "value", "error"]].to_numpy(np.float64)
+        if len(bad := np.flatnonzero(~np.isfinite(numbers).all(axis=1))):
+            raise UserError(f"points: row {bad[0]} and {len(bad) - 1} more lack a number")
+        if len(bad := np.flatnonzero(~(table["error"].to_numpy() > 0))):
+            raise UserError(
+                f"points: the error of row {bad[0]} is {table['error'].iloc[bad[0]]:g}; a point "
+                "is no cell of the grid, so that it needs one above 0"
+            )
+        return table
+
+
+def _columns(fields: Fields, names: list[str]) -> dict[str, str]:
+    """Columns as people call them → ours."""
+    as_dims = xr.Dataset(coords={name: (name, [0.0]) for name in names if name != "time"})
+    renamed = dict(zip(as_dims.dims, rename_in(as_dims).dims, strict=True))
+    return {str(k): str(v) for k, v in renamed.items() if v in (*SPACE, "level")}
+
+
+def _channel(table: pd.DataFrame, fields: Fields) -> Ints:
+    """Number of the channel of each row; UserError for one that the run does not have."""
+    if len(fields.channels) == 1:
+        return np.zeros(len(table), np.int64)
+    known = {(c.variable, c.level): n for n, c in enumerate(fields.channels)}
+    level = table["level"] if "level" in table else pd.Series(np.nan, table.index)
+    asked = [
+        (str(name), None if pd.isna(own) else int(own))
+        for name, own in zip(table["variable"], level, strict=True)
+    ]
+    if unknown := [pair for pair in asked if pair not in known]:
+        raise UserError(
+            f"points: no {unknown[0][0]} at level {unknown[0][1]} in the run; there are "
+            f"{', '.join(fields.names)}"
+        )
+    numbers = np.array([known[pair] for pair in asked], np.int64)
+    untransformed(fields, {fields.channels[n].variable for n in numbers}, "points")
+    return numbers
+
+
+def _interpolating(
+    grid: Grid, channel: Ints, table: pd.DataFrame, valid: Mask
+) -> tuple[Any, Floats]:
+    """Weights of linear interpolation (row, channel · cells), and what share of them falls on
+    cells that hold data (row,)."""
+    count, axes = len(table), []
+    for axis in grid.axes:
+        axes.append(_between(axis, table[axis.name].to_numpy(np.float64)))
+    cells, weights = channel[:, None], np.ones((count, 1))
+    for axis, (index, weight) in zip(grid.axes, axes, strict=True):
+        cells = (cells[:, :, None] * len(axis) + index[:, None, :]).reshape(count, -1)
+        weights = (weights[:, :, None] * weight[:, None, :]).reshape(count, -1)
+    weights = weights * valid.ravel()[cells]
+    share = weights.sum(axis=1)
+    weights = weights / np.maximum(share, 1e-12)[:, None]
+    rows = np.repeat(np.arange(count), cells.shape[1])
+    whole = sparse.csr_matrix((weights.ravel(), (rows, cells.ravel())), (count, valid.size))
+    return whole, share
+
+
+def _between(axis: Axis, at: Floats) -> tuple[Ints, Floats]:
+    """The two cells beside each place, and their weights, both (place, 2). Within half a cell of
+    an end the outermost cell alone."""
+    sign = np.sign(axis.spacing)
+    centres, edges, at = sign * axis.values, np.sort(sign * axis.bounds), sign * at
+    if axis.name == "longitude":
+        at = edges[0] + (at - edges[0]) % 360.0
+    elif axis.boundary == "periodic":
+        at = edges[0] + (at - edges[0]) % (edges[-1] - edges[0])
+    if len(out := np.flatnonzero((at < edges[0]) | (at > edges[-1]))):
+        raise UserError(
+            f"points: row {out[0]} and {len(out) - 1} more lie outside the grid: {axis.name} "
+            f"{sign * at[out[0]]:g}, where it goes from {axis.bounds[0]:g} to "
+            f"{axis.bounds[-1]:g}; leave them out"
+        )
+    number = np.arange(len(axis))
+    if axis.boundary == "periodic":
+        around = edges[-1] - edges[0]
+        centres = np.concatenate([[centres[-1] - around], centres, [centres[0] + around]])
+        number = np.concatenate([[len(axis) - 1], number, [0]])
+    after = np.clip(np.searchsorted(centres, at), 1, max(len(centres) - 1, 1))
+    after = np.minimum(after, len(centres) - 1)
+    before = np.maximum(after - 1, 0)
+    apart = np.maximum(centres[after] - centres[before], 1e-12)
+    weight = np.clip((at - centres[before]) / apart, 0.0, 1.0)
+    return number[np.stack([before, after], 1)], np.stack([1 - weight, weight], 1)

@@ -1,0 +1,77 @@
+"""Observations that are no cells of the grid, as rows of y = A x + error, A sparse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sciladm.calendar import find
+from sciladm.conventions import UserError
+from sciladm.data.fields import Fields
+from sciladm.data.times import Times
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Observations of one frame: ``weights`` (row, channel · cells), CSR; ``values`` and their
+    standard errors ``std`` (row,), in the unit of the variables."""
+
+    weights: Any
+    values: Floats
+    std: Floats
+
+    @classmethod
+    def of(cls, parts: Sequence["Rows"]) -> "Rows":
+        """All of several, one after the other."""
+        return cls(
+            sparse.vstack([part.weights for part in parts], format="csr"),
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.std for part in parts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def anomalies(self, centre: Floats, scale: Floats) -> "Rows":
+        """What they say of (x − centre) / scale, both (channel, *space)."""
+        weights = self.weights @ sparse.diags(np.broadcast_to(scale, centre.shape).ravel())
+        return Rows(weights.tocsr(), self.values - self.weights @ centre.ravel(), self.std)
+
+
+class Operator(Protocol):
+    """What was observed, and how it comes about from fields."""
+
+    def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
+        """The rows of each of ``times``; cells that are not ``valid`` (channel, *space) never
+        hold data. UserError where they do not fit."""
+
+
+def untransformed(fields: Fields, names: Any, what: str) -> None:
+    """UserError where one of the variables ``names`` is transformed."""
+    bent = [c.variable for c in fields.channels if c.variable in names and c.transform != "none"]
+    if bent:
+        raise UserError(
+            f"{what}: the run sees {bent[0]} transformed, in which means and points between "
+            "cells are not linear; observe its cells"
+        )
+
+
+def frames_of(asked: Times, times: Times, step: np.timedelta64, what: str) -> Ints:
+    """Which of ``times`` each is; UserError for one that is not among them."""
+    if asked.dtype.kind == "M":
+        asked = asked.astype("M8[ns]")
+    found = find(times, asked, step)
+    if (found < 0).any():
+        raise UserError(
+            f"{what}: {int((found < 0).sum())} are at none of the {len(times)} times to be "
+            f"filled, {times[0]} … {times[-1]}; the first is of {asked[found < 0][0]}. Move them "
+            "to the nearest, or leave them out"
+        )
+    return found
