@@ -11,11 +11,15 @@ from sciladm.conventions import UserError
 
 def infill(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
-    gappy: Annotated[
-        list[str],
-        typer.Argument(metavar="GAPPY", help="Files or stores with NaN where values are missing."),
-    ],
     out: Annotated[Path, typer.Option(metavar="F.zarr", help="Store to write.")],
+    gappy: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[GAPPY]",
+            help="Files or stores with NaN where values are missing. Absent: nothing is known at "
+            "the times of the points and means.",
+        ),
+    ] = None,
     members: Annotated[int, typer.Option(min=1, metavar="N", help="Ensemble size.")] = 16,
     obs_error: Annotated[
         list[str] | None,
@@ -24,6 +28,22 @@ def infill(
             help="Standard error of what was observed, in the unit of the variable; by name where "
             "there are several, once for each. Absent: 0, and observed values stay as they are.",
         ),
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="T.csv",
+            help="Observations between cells: columns time, one for each axis of the grid, value, "
+            "error and, where there are several, variable and level.",
+        ),
+    ] = None,
+    means: Annotated[
+        Path | None,
+        typer.Option(metavar="C.nc", help="Means over the cells of a coarser grid."),
+    ] = None,
+    means_error: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]STD", help="Standard error of the means. Absent: 0."),
     ] = None,
     method: Annotated[
         str,
@@ -52,34 +72,46 @@ def infill(
     Examples:
       python -m sciladm.infill runs/sst clouds.nc --out filled.zarr
       python -m sciladm.infill RUN buoys.nc --obs-error sst=0.2 --output mean_std --out map.zarr
+      python -m sciladm.infill RUN --means coarse.nc --points stations.csv --out fine.zarr
     """
     screen = cli.Screen(quiet)
     where, size = cli.device(device), cli.parse_batch(batch)
-    error = _errors(obs_error)
+    error, broad = _errors(obs_error, "--obs-error"), _errors(means_error, "--means-error")
+    if not (gappy or points or means):
+        raise UserError("nothing is asked: give GAPPY, --points or --means")
+    if means_error and means is None:
+        raise UserError("--means-error without --means")
 
     from sciladm.data.store import open_store
     from sciladm.model import Model
+    from sciladm.observe import AreaMean, Operator, Points
+    from sciladm.tasks.assimilate import told_alone
     from sciladm.tasks.infill import Wish, write_infill
 
     model = Model.load(run, where)
     count = cli.workers(size, model.recipe.micro_batch)
-    wish = Wish(members, error, method, output, evaluations, seed, count)
-    write_infill(model, open_store(gappy), wish, out, overwrite, screen)
+    told: list[Operator] = [
+        *([Points.read(points)] if points else []),
+        *([AreaMean(open_store([str(means)]), broad)] if means else []),
+    ]
+    asked = open_store(gappy) if gappy else told_alone(model, told)
+    wish = Wish(members, error, method, output, evaluations, seed, count, tuple(told))
+    write_infill(model, asked, wish, out, overwrite, screen)
 
 
-def _errors(told: list[str] | None) -> float | dict[str, float]:
+def _errors(told: list[str] | None, option: str) -> float | dict[str, float]:
     """``["0.2"]`` or ``["sst=0.2", …]`` → a number, or by name."""
     parts = [text.rpartition("=") for text in told or ()]
     try:
         found = {name: float(number) for name, _, number in parts}
     except ValueError:
         raise UserError(
-            f"--obs-error {' '.join(told or ())}: write a number, or NAME=NUMBER"
+            f"{option} {' '.join(told or ())}: write a number, or NAME=NUMBER"
         ) from None
     if "" not in found:
         return found or 0.0
     if len(parts) > 1:
-        raise UserError("--obs-error: one number alone, or NAME=NUMBER for each variable")
+        raise UserError(f"{option}: one number alone, or NAME=NUMBER for each variable")
     return found[""]
 
 

@@ -509,6 +509,9 @@ def test_the_door_writes_what_the_method_gives(stills, tmp_path, capsys):
     assert door(*asking) == 2 and "exists" in capsys.readouterr().err
     assert door(*asking, "--obs-error", "x=y") == 2
     assert "write a number" in capsys.readouterr().err
+    assert door(*asking, "--means-error", 1) == 2
+    assert "--means-error without --means" in capsys.readouterr().err
+    assert door(run, "--out", out) == 2 and "nothing is asked" in capsys.readouterr().err
     assert door(*asking, "--method", "magic", "--overwrite") == 2
     with xr.open_zarr(out) as kept:
         assert kept.attrs["infill_members"] == 3  # a mistake loses nothing
@@ -519,6 +522,26 @@ def test_the_door_writes_what_the_method_gives(stills, tmp_path, capsys):
     mine = (*asking[:-1], tmp_path / "mine", "--overwrite")
     assert door(*mine) == 2 and "no filled store" in capsys.readouterr().err
     assert (tmp_path / "mine").is_dir()
+
+
+def test_the_door_takes_points_and_means(stills, tmp_path, capsys):
+    model, ds = stills
+    days, out = ds.isel(time=slice(4, 6)), tmp_path / "fine.zarr"
+    blocks(days).to_netcdf(tmp_path / "coarse.nc")
+    points(days.isel(time=[1]), 9, 0.2).to_csv(tmp_path / "points.csv")
+    asking = (model.model.path, "--members", 2, "--evaluations", 12, "--out", out)
+    told = ("--points", tmp_path / "points.csv", "--means", tmp_path / "coarse.nc")
+    assert door(*asking, *told, "--means-error", 0.1) == 0
+    want = model.infill(
+        model.unknown(days.time.values), 2, evaluations=12,
+        operator=[Points(points(days.isel(time=[1]), 9, 0.2)), AreaMean(blocks(days), 0.1)],
+    )  # fmt: skip
+    with xr.open_zarr(out) as got:
+        xr.testing.assert_allclose(got.load(), want)
+    assert got.tracer.notnull().all() and not got.tracer_observed.any()
+    (tmp_path / "points.csv").write_text("time,y,x,value,error\nyesterday,1,1,1,1\n")
+    assert door(*asking, *told, "--overwrite") == 2
+    assert "times as 2011-02-01T12:00, please" in capsys.readouterr().err
 
 
 def test_without_a_past_forecasts_are_draws_of_the_climate(stills):

@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from sciladm.nn.layers import Attention, Block, Conv, Fourier
+from sciladm.nn.loglinear import LogLinear
 from sciladm.nn.shrink import grown, total
 from sciladm.nn.unet import UNet
 
@@ -99,3 +100,43 @@ def test_variances_are_drawn_together_and_none_is_lost(samples):
     torch.testing.assert_close(total(found * before, group), total(square, group))
     off = lambda ratio: (ratio[:, 0] / true).log().square().mean()
     assert off(found) < (0.9 if samples == 20 else 1.1) * off(square / before)
+
+
+def seasonal(batch, number=6, size=0.25):
+    """Forcings (batch, 2, 4, 4) of times of the year, cells of two groups, and departures whose
+    ln size is ``size`` · (sin, −cos/2), twice that in the second group, plus 0.2."""
+    season = 2 * torch.pi * torch.rand(batch)
+    x = torch.stack([season.sin(), season.cos()], dim=1)[:, :, None, None].expand(-1, -1, 4, 4)
+    groups = (torch.arange(16).view(4, 4) > 7).long()
+    size = size * (x[:, :1] - x[:, 1:] / 2) * (1 + groups) + 0.2
+    return x, size.exp() * torch.randn(batch, number, 4, 4), groups, size.exp()
+
+
+def test_log_linear_scales_are_found():
+    torch.manual_seed(0)
+    x, left, groups, true = seasonal(3000)
+    scale = LogLinear(2, 6, groups)
+    assert (scale(x) == 1).all()
+    scale.fit([(x[:1000], left[:1000]), (x[1000:], left[1000:])])
+    off = scale(x) / true - 1
+    assert off.square().mean().sqrt() < 0.03  # 24 000 numbers a coefficient
+    normalised = left / scale(x)
+    assert abs(normalised.square().mean() - 1) < 0.02
+    # the score of the likelihood is 0 there, but for the ridge
+    assert (normalised.square() - 1).mul(x[:, :1]).mean().abs() < 0.01
+    assert (left.square() - 1).mul(x[:, :1]).mean().abs() > 0.2
+
+
+def test_where_nothing_depends_on_the_season_scales_say_nearly_nothing():
+    torch.manual_seed(1)
+    x, left, groups, _ = seasonal(3000, size=0.0)
+    scale = LogLinear(2, 6, groups)
+    scale.fit([(x, left)])
+    assert scale(x).std() < 0.02 and abs(scale(x).mean() - 1.2214) < 0.02
+
+
+def test_log_linear_scales_are_bounded():
+    scale = LogLinear(1, 1, torch.zeros(4, dtype=torch.int64))
+    scale.weight.fill_(50.0)
+    size = scale(torch.tensor([-1e3, 1e3]).view(2, 1, 1).expand(2, 1, 4))
+    assert size.min() > 1 / 2.72 and size.max() < 2.72

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sciladm.diffusion.parts import Parts
 from sciladm.nn.linear import LocalLinear
+from sciladm.nn.loglinear import LogLinear
 
 USUAL, BOUND = -0.75, 1.25
 """ln scale, in units of what the linear map leaves, lies within USUAL ± BOUND: however strange a
@@ -27,7 +28,8 @@ class MeanForecast(nn.Module):
     network: (batch, features, *space), (batch,) → (batch, outputs, *space), where features =
     past + channels (the linear map's) + forcings + statics; None where the linear map is all. The
     first `channels` outputs are the parts of what is added to the mean; where it `says_scale`, as
-    many follow, and these, bounded, are the ln of the scale of each part of a departure.
+    many follow, and these, bounded, are the ln of the scale of each part of a departure. Where
+    there is no network, and it shall say a scale, that is log-linear in forcings (`season`).
 
     after: a linear map of the mean so far and of the past to what is left, fitted in closed form
     when the network is trained: optimisers end a little beside the least squares, too far from
@@ -39,6 +41,9 @@ class MeanForecast(nn.Module):
         self.linear, self.network = linear, network
         self.says_scale = says_scale and network is not None
         channels = linear.weight.shape[1]
+        self.season: LogLinear | None = None
+        if network is None and says_scale:
+            self.season = LogLinear(linear.extra, channels, linear.kin.clone())
         self.parts = Parts(channels)
         self.after: LocalLinear | None = None
         if network is not None:
@@ -48,7 +53,7 @@ class MeanForecast(nn.Module):
     def forward(self, past: Tensor, forcings: Tensor, statics: Tensor) -> tuple[Tensor, Tensor]:
         """Latents of known frames, forcings at the drawn frames' times, statics, all (batch, …,
         *space) on the latent grid → mean (batch, channels, *space) and scale (batch, parts,
-        *space); 1 where no network says it."""
+        *space); 1 where nothing says it."""
         mean, scale = self.said(past, forcings, statics)
         if self.after is not None:
             mean = mean + self.after(torch.cat([mean, past], dim=1))
@@ -58,7 +63,7 @@ class MeanForecast(nn.Module):
         """The same before what is left is added: what is trained."""
         mean: Tensor = self.linear(past, forcings)
         if self.network is None:
-            return mean, torch.ones_like(mean)
+            return mean, self.season(forcings) if self.season else torch.ones_like(mean)
         seen = torch.cat([past, mean, forcings, statics], dim=1)
         said: Tensor = self.network(seen, mean.new_zeros(len(mean)))
         added, size = said[:, : mean.shape[1]], said[:, mean.shape[1] :]

@@ -36,7 +36,8 @@ class LocalLinear(nn.Module):
         local: int = 0,
     ) -> None:
         super().__init__()
-        self.inputs, self.boundaries, self.local = inputs, tuple(boundaries), local
+        self.inputs, self.extra, self.local = inputs, extra, local
+        self.boundaries = tuple(boundaries)
         kin = groups
         if local:
             groups = torch.arange(groups.numel()).view(groups.shape)

@@ -28,6 +28,14 @@ class AreaMean:
     ds: xr.Dataset
     error: Error = 0.0
 
+    @property
+    def times(self) -> Times:
+        """Times at which there are means; UserError where these are not told."""
+        named = rename_in(self.ds)
+        if "time" not in named.variables:
+            raise UserError("the means have no `time`: ds.expand_dims(time=[date]) gives them one")
+        return np.sort(np.atleast_1d(np.asarray(named["time"].values)))
+
     def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
         """See `Operator`."""
         there = [str(name) for name in rename_in(self.ds).data_vars]

@@ -1,6 +1,7 @@
 """A table of observations at points between cells."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,27 @@ class Points:
     """
 
     table: pd.DataFrame
+
+    @classmethod
+    def read(cls, path: Path) -> "Points":
+        """A table from a CSV file."""
+        try:
+            table = pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: no table that can be read: {error}") from None
+        if "time" not in table:
+            raise UserError(f"{path}: no column time; there are {', '.join(map(str, table))}")
+        try:
+            return cls(table.assign(time=pd.to_datetime(table["time"], format="ISO8601")))
+        except ValueError as error:
+            raise UserError(
+                f"{path}: times as 2011-02-01T12:00, please; one of them is not: {error}"
+            ) from None
+
+    @property
+    def times(self) -> Times:
+        """Times at which something was observed."""
+        return np.unique(np.asarray(self.table["time"]).astype("M8[ns]"))
 
     def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
         """See `Operator`."""

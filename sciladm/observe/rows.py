@@ -48,6 +48,10 @@ class Rows:
 class Operator(Protocol):
     """What was observed, and how it comes about from fields."""
 
+    @property
+    def times(self) -> Times:
+        """Times at which something was, sorted."""
+
     def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
         """The rows of each of ``times``; cells that are not ``valid`` (channel, *space) never
         hold data. UserError where they do not fit."""

@@ -26,6 +26,11 @@ class Weighted:
     values: xr.DataArray
     error: Any
 
+    @property
+    def times(self) -> Times:
+        """Times at which something was observed."""
+        return np.sort(np.asarray(self.values["time"].values))
+
     def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
         """See `Operator`."""
         if "observation" not in self.weights.dims or set(self.values.dims) != {

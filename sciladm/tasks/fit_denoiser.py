@@ -52,6 +52,11 @@ def train_mean(
         for past, forcings, future in _moved(model, windows, WINDOWS)
     )
     mean.parts.fit(departures, left, cells, model.decoded())
+    if mean.season is not None:
+        mean.season.fit(
+            (forcings, mean.apart(future - mean.linear(past, forcings)))
+            for past, forcings, future in _moved(model, windows, WINDOWS)
+        )
     count = parts(model.device)
     weight, statics = mean.parts.weight(cells), model.latent_statics
 

@@ -23,6 +23,7 @@ from sciladm.tasks import both_ways
 from sciladm.tasks import typicality as typical
 from sciladm.tasks.assimilate import assimilate as cycle
 from sciladm.tasks.assimilate import downscale as from_means
+from sciladm.tasks.assimilate import unknown
 from sciladm.tasks.fit import fit as train
 from sciladm.tasks.forecast import from_states, whole_windows
 from sciladm.tasks.infill import Wish
@@ -121,6 +122,11 @@ class TrainedModel:
         wish = Wish(members, obs_error, method, output, evaluations, seed, workers, told)
         return fill(self.model, ds, wish)
 
+    def unknown(self, times: Any) -> xr.Dataset:
+        """States on the run's grid at ``times`` of which nothing is known: NaN, for `infill` with
+        points and means alone."""
+        return unknown(self.model, np.atleast_1d(np.asarray(times, "M8[ns]")))
+
     def downscale(
         self,
         coarse: xr.Dataset,
@@ -159,7 +165,7 @@ class TrainedModel:
                 and begins again with their first where there are fewer.
             observations: `sciladm.Points`, `sciladm.AreaMean`, `sciladm.Weighted` at times a step
                 of the run apart after it; where nothing was observed at one, it is forecast.
-            until: Last time; absent: 1 step after ``background``.
+            until: Last time; absent: of the last observation.
             members: Ensemble size.
             **options: As of `infill`.
 
