@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sciladm.conventions import UserError
 from sciladm.data.durable import write_durably
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
