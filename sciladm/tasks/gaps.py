@@ -23,13 +23,11 @@ PACKED = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
 
 @dataclass(frozen=True, eq=False)
 class Gaps:
-    """States with holes: their Dataset, as it was given and with our names, and as numbers (time,
-    channel, *space)."""
+    """States with holes: their Dataset, as it was given and with our names."""
 
     model: Model
     given: xr.Dataset
     frames: Frames
-    values: Array
 
     @classmethod
     def of(cls, model: Model, ds: xr.Dataset) -> "Gaps":
@@ -39,7 +37,12 @@ class Gaps:
         frames = Frames.of(ds, model.fields)
         if len(doubles := frames.times[1:][frames.times[1:] == frames.times[:-1]]):
             raise UserError(f"{doubles[0]} comes twice in the data; leave one of them out")
-        return cls(model, ds, frames, model.fields.to_array(frames.ds, gaps=True))
+        return cls(model, ds, frames)
+
+    @cached_property
+    def values(self) -> Array:
+        """As numbers (time, channel, *space), NaN where there is none; read when asked for."""
+        return self.model.fields.to_array(self.frames.ds, gaps=True)
 
     @cached_property
     def observed(self) -> Mask:

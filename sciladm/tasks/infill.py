@@ -90,7 +90,7 @@ def infill(
         report(done / len(asked))
     filled = _reduced(gaps.answer(values, kept | ~valid), wish.output)
     out = gaps.returned(filled | gaps.seen())
-    return out.assign_attrs(_notes(gaps, wish, far, left))
+    return out.assign_attrs(notes(model, wish) | _found(wish, far, left))
 
 
 def write_infill(
@@ -267,22 +267,25 @@ def _rows_far(gaps: Gaps, rows: Sequence[Rows]) -> int:
     return far
 
 
-def _notes(gaps: Gaps, wish: Wish, far: int, left: list[float]) -> dict[str, Any]:
-    """Which engine ran, and what a user should know of it."""
-    most = float(np.max(left, initial=0.0))
-    if not most <= 2 * ENOUGH[cast(Method, wish.method)]:
-        log.warning(
-            "%.0f %% of the misfit to observations is left in one draw; more evaluations, or a "
-            "larger obs_error, may do better", 100 * most,
-        )  # fmt: skip
+def notes(model: Model, wish: Wish) -> dict[str, Any]:
+    """Which engine ran, and on what."""
     return {
         "synthetic": 1,
         "infill_method": wish.method,
         "infill_members": wish.members,
         "infill_evaluations": wish.evaluations,
         "infill_seed": wish.seed,
-        "infill_run": str(gaps.model.facts["model_hash"]),
+        "infill_run": str(model.facts["model_hash"]),
         "infill_versions": json.dumps(versions(), sort_keys=True),
-        "infill_misfit_left": most,
-        "infill_observations_far_off": far,
     }
+
+
+def _found(wish: Wish, far: int, left: list[float]) -> dict[str, Any]:
+    """What a user should know of the draws."""
+    most = float(np.max(left, initial=0.0))
+    if not most <= 2 * ENOUGH[cast(Method, wish.method)]:
+        log.warning(
+            "%.0f %% of the misfit to observations is left in one draw; more evaluations, or a "
+            "larger obs_error, may do better", 100 * most,
+        )  # fmt: skip
+    return {"infill_misfit_left": most, "infill_observations_far_off": far}

@@ -28,6 +28,7 @@ from sciladm.tasks.fit import fit as train
 from sciladm.tasks.forecast import from_states, whole_windows
 from sciladm.tasks.infill import Wish
 from sciladm.tasks.infill import infill as fill
+from sciladm.tasks.lazy import infill_lazily, is_lazy
 from sciladm.tasks.run import run_path
 from sciladm.tasks.voice import Silent, Voice
 
@@ -117,10 +118,11 @@ class TrainedModel:
         Returns:
             ``ds`` with its variables over ``member`` too, and where they were observed as
             ``<name>_observed``; cells that never hold data stay NaN. Attributes tell the method.
+            Where ``ds`` is lazy (dask) so is the answer, a block for each series.
         """
         told = tuple(operator)
         wish = Wish(members, obs_error, method, output, evaluations, seed, workers, told)
-        return fill(self.model, ds, wish)
+        return infill_lazily(self.model, ds, wish) if is_lazy(ds) else fill(self.model, ds, wish)
 
     def unknown(self, times: Any) -> xr.Dataset:
         """States on the run's grid at ``times`` of which nothing is known: NaN, for `infill` with
