@@ -1,12 +1,32 @@
 """Fill the gaps of gridded data with an ensemble from a run, and write it to zarr."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sciladm import cli
 from sciladm.conventions import UserError
+
+if TYPE_CHECKING:
+    from sciladm.observe import Operator
+
+
+PointsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="T.csv",
+        help="Observations between cells: columns time, one for each axis of the grid, value, "
+        "error and, where there are several, variable and level.",
+    ),
+]
+MeansOption = Annotated[
+    Path | None, typer.Option(metavar="C.nc", help="Means over the cells of a coarser grid.")
+]
+MeansErrorOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[NAME=]STD", help="Standard error of the means. Absent: 0."),
+]
 
 
 def infill(
@@ -29,22 +49,9 @@ def infill(
             "there are several, once for each. Absent: 0, and observed values stay as they are.",
         ),
     ] = None,
-    points: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="T.csv",
-            help="Observations between cells: columns time, one for each axis of the grid, value, "
-            "error and, where there are several, variable and level.",
-        ),
-    ] = None,
-    means: Annotated[
-        Path | None,
-        typer.Option(metavar="C.nc", help="Means over the cells of a coarser grid."),
-    ] = None,
-    means_error: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NAME=]STD", help="Standard error of the means. Absent: 0."),
-    ] = None,
+    points: PointsOption = None,
+    means: MeansOption = None,
+    means_error: MeansErrorOption = None,
     method: Annotated[
         str,
         typer.Option(
@@ -77,26 +84,35 @@ def infill(
     screen = cli.Screen(quiet)
     where, size = cli.device(device), cli.parse_batch(batch)
     error, broad = _errors(obs_error, "--obs-error"), _errors(means_error, "--means-error")
-    if not (gappy or points or means):
-        raise UserError("nothing is asked: give GAPPY, --points or --means")
-    if means_error and means is None:
-        raise UserError("--means-error without --means")
 
     from sciladm.data.store import open_store
     from sciladm.model import Model
-    from sciladm.observe import AreaMean, Operator, Points
     from sciladm.tasks.assimilate import told_alone
     from sciladm.tasks.infill import Wish, write_infill
 
     model = Model.load(run, where)
     count = cli.workers(size, model.recipe.micro_batch)
-    told: list[Operator] = [
-        *([Points.read(points)] if points else []),
-        *([AreaMean(open_store([str(means)]), broad)] if means else []),
-    ]
+    told = _told(gappy, points, means, broad)
     asked = open_store(gappy) if gappy else told_alone(model, told)
     wish = Wish(members, error, method, output, evaluations, seed, count, tuple(told))
     write_infill(model, asked, wish, out, overwrite, screen)
+
+
+def _told(
+    gappy: list[str] | None, points: Path | None, means: Path | None, error: Any
+) -> list["Operator"]:
+    """What was observed besides cells."""
+    from sciladm.data.store import open_store
+    from sciladm.observe import AreaMean, Points
+
+    if error and means is None:
+        raise UserError("--means-error without --means")
+    told: list[Operator] = [Points.read(points)] if points else []
+    if means:
+        told.append(AreaMean(open_store([str(means)]), error))
+    if not (gappy or told):
+        raise UserError("nothing is asked: give GAPPY, --points or --means")
+    return told
 
 
 def _errors(told: list[str] | None, option: str) -> float | dict[str, float]:
