@@ -35,7 +35,7 @@ def infill(
     gappy: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[GAPPY]",
+            metavar="GAPPY",
             help="Files or stores with NaN where values are missing. Absent: nothing is known at "
             "the times of the points and means.",
         ),
