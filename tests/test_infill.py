@@ -17,10 +17,10 @@ from sciladm import recipe as recipes
 from sciladm.conventions import UserError
 from sciladm.diffusion.denoiser import Denoiser
 from sciladm.observe import Rows
+from sciladm.tasks.errors import errors
 from sciladm.tasks.fit import fit
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.given import Given, Plan
-from sciladm.tasks.infill import _errors
 from sciladm.tasks.regression import RolledOut
 from tests.conftest import open_in
 
@@ -371,13 +371,37 @@ def test_errors_are_in_the_unit_of_the_variable(stills):
     """Also where the networks see a logarithm of it."""
     model, ds = stills
     gaps = Gaps.of(model.model, ds.isel(time=[8]))
-    np.testing.assert_allclose(_errors(gaps, 0.2), 0.2, rtol=1e-3)
+    np.testing.assert_allclose(errors(gaps, 0.2), 0.2, rtol=1e-3)
     channel = replace(model.model.fields.channels[0], transform="log1p:2")
     fields = replace(model.model.fields, channels=(channel,))
     bent = Gaps(replace(model.model, fields=fields), gaps.given, gaps.frames)
     vars(bent)["values"] = gaps.values / 10
     slope = np.exp(-gaps.values / 10) / 2  # d ln(1 + x/2) / dx
-    np.testing.assert_allclose(_errors(bent, 0.2), 0.2 * slope, rtol=0.1)
+    np.testing.assert_allclose(errors(bent, 0.2), 0.2 * slope, rtol=0.1)
+
+
+def test_errors_may_differ_from_cell_to_cell(stills):
+    """Found by label, in any order; one that lacks where there is an observation is refused."""
+    model, ds = stills
+    days = hidden(ds.isel(time=[8, 9]), gap(ds))
+    told = 0.1 + 0.01 * days.x + xr.DataArray([0.0, 1.0], {"time": days.time})
+    got = errors(Gaps.of(model.model, days), told.isel(x=slice(None, None, -1), time=[1, 0]))
+    want = (
+        told.broadcast_like(days.tracer)
+        .where(days.tracer.notnull(), 0)
+        .transpose(*days.tracer.dims)
+    )
+    np.testing.assert_allclose(got[:, 0], want, rtol=1e-4, atol=1e-6)
+    some = model.infill(days, 2, obs_error=told.where(days.x < 8, 0), evaluations=12).tracer
+    same = (some == days.tracer) | days.tracer.isnull()
+    assert same.isel(x=slice(8, None)).all() and not same.isel(x=slice(8)).any("x").all()
+    for wrong, message in (
+        (told.isel(x=slice(4)), "is nan where there is an observation"),
+        (told.expand_dims(depth=2), "has a dimension level"),
+        ({"tracer": -told}, "it is a standard deviation"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.infill(days, 2, obs_error=wrong)
 
 
 def test_levels_are_told_apart_and_unknown_ones_stay_as_they_were(tiny_run, tiny_cache):

@@ -16,12 +16,9 @@ from sciladm.observe import AreaMean, Operator
 from sciladm.tasks.infill import Wish, infill
 
 
-def downscale(model: Model, coarse: xr.Dataset, wish: Wish) -> xr.Dataset:
+def downscale(model: Model, means: AreaMean, wish: Wish) -> xr.Dataset:
     """What `TrainedModel.downscale` says."""
-    told = AreaMean(coarse, wish.obs_error)
-    return infill(
-        model, told_alone(model, [told]), replace(wish, obs_error=0.0, operators=(told,))
-    )
+    return infill(model, told_alone(model, [means]), replace(wish, operators=(means,)))
 
 
 def assimilate(model: Model, background: xr.Dataset, until: Any, wish: Wish) -> xr.Dataset:

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,13 @@ from sciladm.conventions import UserError
 from sciladm.data.durable import publish
 from sciladm.model import Model
 from sciladm.observe import Operator, Rows
+from sciladm.tasks.errors import Error, errors
 from sciladm.tasks.gaps import PACKED, Array, Gaps
 from sciladm.tasks.given import ENOUGH, Given, Method
 from sciladm.tasks.run import THREADS, versions
 from sciladm.tasks.voice import Voice
 
 log = logging.getLogger(__name__)
-Error = float | Mapping[str, float]
 Output = Literal["members", "mean_std", "quantiles"]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FAR, ABSURD = 6.0, 20.0
@@ -72,7 +72,7 @@ def infill(
 ) -> xr.Dataset:
     """What `TrainedModel.infill` says; ``past`` as `Given` has it, of a single series."""
     gaps = Gaps.of(model, ds)
-    error = _errors(gaps, wish.obs_error)
+    error = errors(gaps, wish.obs_error)
     kept = np.asarray(gaps.observed & (error == 0), bool)
     valid = model.normaliser.valid
     values: Array = np.repeat(gaps.values[None], wish.members, axis=0)
@@ -127,30 +127,6 @@ def _ours(path: Path) -> bool:
         return "infill_method" in xr.open_zarr(path).attrs
     except (OSError, ValueError):
         return False
-
-
-def _errors(gaps: Gaps, told: Error) -> Array:
-    """Standard errors (time, channel, *space), in the units of the channels."""
-    names = list(gaps.model.fields.groups)
-    if not isinstance(told, Mapping):
-        if told and len(names) > 1:
-            raise UserError(
-                f"obs_error {told:g}: of which variable? Say {{name: error, …}}; there are "
-                f"{', '.join(names)}"
-            )
-        told = dict.fromkeys(names, told)
-    if unknown := [name for name in told if name not in names]:
-        raise UserError(f"obs_error: no variable {unknown[0]}; there are {', '.join(names)}")
-    if wrong := [name for name, std in told.items() if not 0 <= std < np.inf]:
-        raise UserError(f"obs_error of {wrong[0]} is {told[wrong[0]]}; it is a standard deviation")
-    out = np.zeros_like(gaps.values)
-    for name, std in told.items():
-        for n in gaps.model.fields.groups[name]:
-            channel, value = gaps.model.fields.channels[n], gaps.values[:, n]
-            # Where a transform bends, an error depends on the value.
-            moved = channel.forward(channel.inverse(value) + np.float32(std))
-            out[:, n] = np.where(np.isfinite(value), moved - value, 0) if std else 0
-    return out
 
 
 def _given(

@@ -18,12 +18,13 @@ from sciladm.data.frames import Frames
 from sciladm.data.plan import ForecastPlan
 from sciladm.data.store import open_store
 from sciladm.model import Model
-from sciladm.observe import Operator
+from sciladm.observe import AreaMean, Operator
 from sciladm.tasks import both_ways
 from sciladm.tasks import typicality as typical
 from sciladm.tasks.assimilate import assimilate as cycle
 from sciladm.tasks.assimilate import downscale as from_means
 from sciladm.tasks.assimilate import unknown
+from sciladm.tasks.errors import Error
 from sciladm.tasks.fit import fit as train
 from sciladm.tasks.forecast import from_states, whole_windows
 from sciladm.tasks.infill import Wish
@@ -85,7 +86,7 @@ class TrainedModel:
         self,
         ds: xr.Dataset,
         members: int = 16,
-        obs_error: float | Mapping[str, float] = 0.0,
+        obs_error: Error = 0.0,
         method: Literal["guided", "oi"] = "guided",
         output: Literal["members", "mean_std", "quantiles"] = "members",
         evaluations: int = 24,
@@ -104,7 +105,8 @@ class TrainedModel:
             ds: States with holes, names and layout as CF or WeatherBench2 have them.
             members: Ensemble size. A member's values do not depend on it.
             obs_error: Standard error of the observations, in the unit of the variable; by name
-                where there are several. With 0 observed values come back bit for bit.
+                where there are several; a DataArray where cells differ. With 0 observed values
+                come back bit for bit.
             method: "guided": the denoiser; "oi": optimal interpolation with the fitted covariance
                 of the latents, the baseline that a denoiser has to beat.
             output: "members"; "mean_std": their mean and, as ``<name>_std``, their standard
@@ -148,8 +150,8 @@ class TrainedModel:
         Returns:
             Dataset over member, time and space.
         """
-        wish = Wish(members=members, obs_error=obs_error, **options)
-        return from_means(self.model, coarse, wish)
+        wish = Wish(members=members, **options)
+        return from_means(self.model, AreaMean(coarse, obs_error), wish)
 
     def assimilate(
         self,
