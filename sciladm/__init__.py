@@ -5,9 +5,10 @@ from importlib.metadata import version
 from typing import Any
 
 __version__ = version("sciladm")
-__all__ = ["__version__", "fit", "load", "open_dataset"]
+__all__ = ["AugmentedDataset", "__version__", "fit", "load", "open_dataset"]
 
 _WHERE = {
+    "AugmentedDataset": ("sciladm.tasks.augmented", "AugmentedDataset"),
     "load": ("sciladm.tasks.trained", "load"),
     "fit": ("sciladm.tasks.trained", "fit"),
     "open_dataset": ("sciladm.tasks.trained", "open_dataset"),

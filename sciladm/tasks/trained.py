@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -20,8 +20,11 @@ from sciladm.data.store import open_store
 from sciladm.model import Model
 from sciladm.tasks import both_ways
 from sciladm.tasks import typicality as typical
+from sciladm.tasks.augment import Asked, augment_array
+from sciladm.tasks.augment import augment as augmented
 from sciladm.tasks.fit import fit as train
 from sciladm.tasks.forecast import from_states, whole_windows
+from sciladm.tasks.generate import generate as draw_climate
 from sciladm.tasks.infill import Wish
 from sciladm.tasks.infill import infill as fill
 from sciladm.tasks.run import run_path
@@ -113,6 +116,70 @@ class TrainedModel:
         """
         wish = Wish(members, obs_error, method, output, evaluations, seed, workers)
         return fill(self.model, ds, wish)
+
+    def generate(
+        self, n: int, like: xr.Dataset | None = None, seed: int = 0, workers: int = 2
+    ) -> xr.Dataset:
+        """Draws from the climate of the training data, by a run without past frames
+        (``window.past: 0``).
+
+        Args:
+            n: Samples. A sample's values do not depend on it.
+            like: Its times are the samples', in order and over again; absent: training times,
+                drawn by the seed.
+            seed: Of the draws.
+            workers: Micro-batches of samples drawn at once.
+
+        Returns:
+            Dataset over ``sample``, ``frame`` where the run draws several, and space, with their
+            ``time``; attributes say that it is synthetic and by which run.
+        """
+        return draw_climate(self.model, n, like, seed, workers)
+
+    @overload
+    def augment(
+        self, ds: xr.Dataset, members: int = ..., strength: float = ..., seed: int = ...,
+        times: Any = ..., workers: int = ...,
+    ) -> xr.Dataset: ...  # fmt: skip
+    @overload
+    def augment(
+        self, ds: np.ndarray, members: int = ..., strength: float = ..., seed: int = ...,
+        times: Any = ..., workers: int = ...,
+    ) -> np.ndarray: ...  # fmt: skip
+    def augment(
+        self,
+        ds: xr.Dataset | np.ndarray,
+        members: int = 4,
+        strength: float = 0.4,
+        seed: int = 0,
+        times: Any = None,
+        workers: int = 2,
+    ) -> xr.Dataset | np.ndarray:
+        """Copies of training states that differ from them by a told amount: each is noised, and
+        drawn again. docs/augmentation.md measures what is replaced at each scale.
+
+        A run with past frames takes them from ``ds``, and its copies stay near what was expected
+        of them. States that are in no whole window of the run are left out, with a warning.
+
+        Args:
+            ds: States of the training split without holes; or an array (time, channel, *space)
+                in their units, channels as the run has them.
+            members: Copies of each. A copy's values do not depend on it.
+            strength: 1 − c², c the anomaly correlation of copies with their originals: the share
+                of the variance of each pattern that is new. 0: the very originals; 1: draws of
+                the climate, as `generate` makes them.
+            seed: Of the draws.
+            times: Dates of an array's states.
+            workers: Micro-batches of copies drawn at once.
+
+        Returns:
+            ``ds`` with its variables over ``member`` too, ``time`` that of the parents; an array
+            (member, time, channel, *space) for an array. Attributes tell the origin.
+        """
+        asked = Asked(members, strength, seed, workers)
+        if isinstance(ds, np.ndarray):
+            return augment_array(self.model, ds, times, asked)
+        return augmented(self.model, ds, asked)
 
     def encode(self, ds: xr.Dataset) -> xr.Dataset:
         """Latents of the states of ``ds``: variable ``latent`` over time, channel and space."""
