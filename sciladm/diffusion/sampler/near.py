@@ -1,5 +1,6 @@
 """Draws near something given: a sampler that starts from it under noise, not from noise alone."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,8 @@ from sciladm.diffusion.sampler.base import Denoise, Fresh, Sampler, no_fresh
 
 SMALLEST = 1e-3
 """σ below which a draw cannot be told from what it starts from."""
+DRAWS = 4096
+"""More than a sampler has."""
 
 
 class Near:
@@ -29,19 +32,22 @@ def kept(sampler: Sampler) -> tuple[float, float]:
     """σ of the noise that a sampler starts from, and the correlation ρ that white Gaussian r have
     with what it draws from r + σ n.
 
-    Samplers are linear in x where the denoiser is, so one number tells. The probability flow keeps
-    ρ = (1 + σ²)^−½: it shrinks x by that much. Fresh noise on the way keeps less: a draw from
-    p(r | r + σ n) has ρ = 1 / (1 + σ²), so `ancestral` starts at a smaller σ for the same ρ.
+    Samplers are linear in x where the denoiser is, so their answers to the start and to each fresh
+    draw, one number of x for each, tell. The probability flow shrinks x, ρ = (1 + σ²)^−½. Fresh
+    noise on the way keeps less: a draw from p(r | r + σ n) has ρ = 1 / (1 + σ²), so `ancestral`
+    starts at a smaller σ for the same ρ.
     """
     seen: list[Tensor] = []
+    each = torch.eye(DRAWS, 1, dtype=torch.float64).T[None]
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         seen.append(x.clone())
         return x / (1 + sigma**2)
 
-    one = torch.ones(1, 1, 1, dtype=torch.float64)
-    end = sampler.sample(denoise, one, lambda draw: torch.zeros_like(one))
-    return float(seen[0]), float(end / seen[0])
+    end = sampler.sample(denoise, each, lambda draw: each.roll(draw, -1))[0, 0]
+    sigma = float(seen[0][0, 0, 0])
+    of_r = float(end[0]) / sigma
+    return sigma, of_r / math.hypot(of_r, float(end.norm()))
 
 
 def keeping(make: Callable[[float], Sampler], share: float, sigma_max: float) -> Sampler | None:
