@@ -79,7 +79,7 @@ def gaussian_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gaussian")
 
 
-def _small_run(folder: Path, name: str, **changes: object) -> tuple[TrainedModel, xr.Dataset]:
+def small_run(folder: Path, name: str, **changes: object) -> tuple[TrainedModel, xr.Dataset]:
     """A run of the small world, and its test states."""
     root, card = Path(__file__).parents[1], folder / "small.yaml"
     world = "    world: gaussian\n"
@@ -95,13 +95,13 @@ def _small_run(folder: Path, name: str, **changes: object) -> tuple[TrainedModel
 @pytest.fixture(scope="session")
 def stills(gaussian_folder: Path) -> tuple[TrainedModel, xr.Dataset]:
     """One frame at a time, and the days it is asked about."""
-    return _small_run(gaussian_folder, "stills")
+    return small_run(gaussian_folder, "stills")
 
 
 @pytest.fixture(scope="session")
 def films(gaussian_folder: Path) -> tuple[TrainedModel, xr.Dataset]:
     """Three frames at once."""
-    return _small_run(gaussian_folder, "films", **{"window.future": 3})
+    return small_run(gaussian_folder, "films", **{"window.future": 3})
 
 
 def open_in(cache: Path, recipe: Recipe) -> DataSet:
