@@ -5,15 +5,19 @@ from importlib.metadata import version
 from typing import Any
 
 __version__ = version("sciladm")
-__all__ = ["AreaMean", "Points", "Weighted", "__version__", "fit", "load", "open_dataset"]
+__all__ = [
+    "AreaMean", "AugmentedDataset", "Points", "Weighted", "__version__", "fit", "load",
+    "open_dataset",
+]  # fmt: skip
 
 _WHERE = {
     "AreaMean": ("sciladm.observe", "AreaMean"),
+    "AugmentedDataset": ("sciladm.tasks.augmented", "AugmentedDataset"),
     "Points": ("sciladm.observe", "Points"),
     "Weighted": ("sciladm.observe", "Weighted"),
     "load": ("sciladm.tasks.trained", "load"),
-    "fit": ("sciladm.tasks.trained", "fit"),
-    "open_dataset": ("sciladm.tasks.trained", "open_dataset"),
+    "fit": ("sciladm.tasks.entry", "fit"),
+    "open_dataset": ("sciladm.tasks.entry", "open_dataset"),
 }
 
 

@@ -37,6 +37,8 @@ DOORS = {
     "train": "sciladm.train",
     "forecast": "sciladm.forecast",
     "infill": "sciladm.infill",
+    "generate": "sciladm.generate",
+    "augment": "sciladm.augment",
     "simulate": "sciladm.simulate.__main__",
     "evaluate": "sciladm.evaluate",
 }

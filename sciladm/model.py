@@ -7,7 +7,7 @@ fills in their tensors; nothing in the folder is executed.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,19 @@ from torch import Tensor
 from sciladm import recipe as recipes
 from sciladm.autoencoder.patch import PatchAutoencoder
 from sciladm.autoencoder.residual import ResidualCovariance
-from sciladm.conventions import UserError, parse_duration
+from sciladm.conventions import parse_duration
 from sciladm.data.durable import write_durably
 from sciladm.data.fields import Fields
 from sciladm.data.normalise import Normaliser
 from sciladm.data.times import Times
 from sciladm.diffusion.denoiser import Context, Denoiser
 from sciladm.diffusion.departure import Departure, alike
-from sciladm.diffusion.guidance import guided, resting, together
+from sciladm.diffusion.guidance import in_context
 from sciladm.diffusion.mean import MeanForecast
-from sciladm.diffusion.noise import Key, unit_normal
+from sciladm.diffusion.noise import Key, fresh_normal, unit_normal
 from sciladm.diffusion.parametrisation import PARAMETRISATIONS
 from sciladm.diffusion.rolled import Rolled
 from sciladm.diffusion.sampler import SAMPLERS, Sampler
-from sciladm.diffusion.sampler.base import Denoise
 from sciladm.grid import Grid
 from sciladm.nn.linear import LocalLinear
 from sciladm.nn.unet import UNet
@@ -41,6 +40,7 @@ from sciladm.training.checkpoint import (
     read_json,
     read_modules,
     read_tensors,
+    refuse_unfinished,
     write_modules,
     write_tensors,
 )
@@ -191,8 +191,13 @@ class Model:
     @cached_property
     def sampler(self) -> Sampler:
         """Noise → draws."""
+        return self.sampler_from(self.sigma_max)
+
+    def sampler_from(self, sigma: float) -> Sampler:
+        """Noise of σ, with or without something under it → draws."""
         own = self.recipe.sampler
-        return SAMPLERS[own.name](own.steps, self.sigma_max, own.sigma_min, **own.own_keys())
+        last = own.sigma_min if sigma == self.sigma_max else min(own.sigma_min, sigma / 4)
+        return SAMPLERS[own.name](own.steps, sigma, last, **own.own_keys())
 
     @property
     def sigma_max(self) -> float:
@@ -243,26 +248,23 @@ class Model:
         """
         forcings = self.forcings(times).expand(len(past), -1, *self.grid.shape)
         context = self.denoiser.context(past.flatten(1, 2), forcings, self.latent_statics)
-        count = context.mean.shape[1]
-
-        def fresh(draw: int) -> Tensor:
-            normal = unit_normal(keys, "denoiser", draw, count, self.grid.shape)
-            return normal.to(self.device)
-
-        r = self.sampler.sample(self._denoise(context), fresh(0), fresh)
-        drawn = self.denoiser.clean(r, context)
+        drawn = self.draw(context, keys)
         if rolled:
-            drawn = self.rolled(context.mean, drawn)
-        return drawn.view(len(past), self.recipe.window.future, -1, *self.grid.shape)
+            drawn = self.rolled(context.mean, drawn.flatten(1, 2)).view_as(drawn)
+        return drawn
 
-    def _denoise(self, context: Context) -> Denoise:
-        """The denoiser in a context, guided by it where the recipe says so."""
-        own, plain = self.recipe.sampler, partial(self.denoiser, context=context)
-        if own.guidance is None:
-            return plain
-        pair = together(self.denoiser, context, self.denoiser.told(context, 0.0))
-        both = guided(pair, own.guidance)
-        return resting(both, plain, *own.guidance_interval) if own.guidance_interval else both
+    @torch.inference_mode()
+    def draw(
+        self, context: Context, keys: Sequence[Key], sampler: Sampler | None = None
+    ) -> Tensor:
+        """Draw frames in a context, by the run's sampler or another one.
+        → latents (member, future, k, *cells)."""
+        own, count = self.recipe.sampler, context.mean.shape[1]
+        fresh = fresh_normal(keys, "denoiser", count, self.grid.shape, self.device)
+        denoise = in_context(self.denoiser, context, own.guidance, own.guidance_interval)
+        white = (sampler or self.sampler).sample(denoise, fresh(0), fresh)
+        drawn = self.denoiser.clean(white, context)
+        return drawn.view(len(keys), self.recipe.window.future, -1, *self.grid.shape)
 
     def save_statistics(self) -> None:
         """Write labels, statistics and facts."""
@@ -302,13 +304,7 @@ class Model:
     ) -> "Model":
         """Open a trained run; ``changes`` are dotted keys of what may change after training."""
         path = Path(path)
-        for needed in ("recipe.yaml", "facts.json", STATISTICS, *WEIGHTS):
-            if not (path / needed).is_file():
-                lacks = f"lacks {needed}" if path.is_dir() else "does not exist"
-                raise UserError(
-                    f"{path} is not a trained run: it {lacks}. "
-                    "`python -m sciladm.train RECIPE` makes one, or finishes one that was stopped"
-                )
+        refuse_unfinished(path, ("recipe.yaml", "facts.json", STATISTICS, *WEIGHTS))
         recipe = recipes.after_training(recipes.load(path / "recipe.yaml"), changes or {})
         model = cls.start(path, recipe, torch.device(device))
         model.load_part(AUTOENCODER, autoencoder=model.autoencoder, residual=model.residual)

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
+import sciladm
 from sciladm import recipe as recipes
 from sciladm.data.dataset import DataSet, open_dataset
 from sciladm.recipe import Recipe
 from sciladm.tasks.fit import fit
+from sciladm.tasks.trained import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,44 @@ def tiny_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = recipes.load(Path(__file__).parents[1] / "recipes" / "tiny.yaml", QUICK)
     fit(recipe, open_in(tiny.cache, recipe), path)
     return path
+
+
+SMALL = {
+    "window.past": 0, "autoencoder.channels": 10, "denoiser.widths": [8], "denoiser.steps": 20,
+    "denoiser.batch": 8, "micro_batch": 8, "evaluation.validation_inits": 1,
+}  # fmt: skip
+"""What makes recipes/gaussian.yaml, without a past, a matter of seconds on 8 × 16 cells."""
+
+
+@pytest.fixture(scope="session")
+def gaussian_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the small Gaussian world's card, cache and runs lie."""
+    return tmp_path_factory.mktemp("gaussian")
+
+
+def small_run(folder: Path, name: str, **changes: object) -> tuple[TrainedModel, xr.Dataset]:
+    """A run of the small world, and its test states."""
+    root, card = Path(__file__).parents[1], folder / "small.yaml"
+    world = "    world: gaussian\n"
+    text = (root / "datasets" / "gaussian.yaml").read_text()
+    card.write_text(text.replace(world, world + "    parameters: {shape: [8, 16]}\n"))
+    told = SMALL | {"data.card": str(card)} | changes
+    recipe = recipes.load(root / "recipes" / "gaussian.yaml", told)
+    data = open_in(folder / "cache", recipe)
+    fit(recipe, data, folder / name)
+    return sciladm.load(folder / name), data.frames.ds.isel(time=data.indices("test")).load()
+
+
+@pytest.fixture(scope="session")
+def stills(gaussian_folder: Path) -> tuple[TrainedModel, xr.Dataset]:
+    """One frame at a time, and the days it is asked about."""
+    return small_run(gaussian_folder, "stills")
+
+
+@pytest.fixture(scope="session")
+def films(gaussian_folder: Path) -> tuple[TrainedModel, xr.Dataset]:
+    """Three frames at once."""
+    return small_run(gaussian_folder, "films", **{"window.future": 3})
 
 
 def open_in(cache: Path, recipe: Recipe) -> DataSet:

@@ -2,7 +2,6 @@
 their data over."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,62 +12,17 @@ import xarray as xr
 import sciladm
 from sciladm import AreaMean, Points
 from sciladm import infill as program
-from sciladm import recipe as recipes
 from sciladm.conventions import UserError
 from sciladm.diffusion.denoiser import Denoiser
 from sciladm.observe import Rows
 from sciladm.tasks.errors import errors
-from sciladm.tasks.fit import fit
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.given import Given, Plan
 from sciladm.tasks.regression import RolledOut
 from tests.conftest import open_in
 
-ROOT = Path(__file__).parents[1]
 SHAPE = (8, 16)
-SMALL = {
-    "window.past": 0, "autoencoder.channels": 10, "denoiser.widths": [8], "denoiser.steps": 20,
-    "denoiser.batch": 8, "micro_batch": 8, "evaluation.validation_inits": 1,
-}  # fmt: skip
 ERROR = 0.05
-
-
-def card(folder):
-    """The Gaussian world's card on fewer cells."""
-    text = (ROOT / "datasets" / "gaussian.yaml").read_text()
-    there = folder / "small.yaml"
-    there.write_text(
-        text.replace(
-            "    world: gaussian\n", "    world: gaussian\n    parameters: {shape: [8, 16]}\n"
-        )
-    )
-    return str(there)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("infill")
-
-
-def trained(folder, name, **changes):
-    """A run of the small world, and its test states."""
-    told = SMALL | {"data.card": card(folder)} | changes
-    recipe = recipes.load(ROOT / "recipes" / "gaussian.yaml", told)
-    data = open_in(folder / "cache", recipe)
-    fit(recipe, data, folder / name)
-    return sciladm.load(folder / name), data.frames.ds.isel(time=data.indices("test")).load()
-
-
-@pytest.fixture(scope="module")
-def stills(folder):
-    """One frame at a time, and the days it is asked about."""
-    return trained(folder, "stills")
-
-
-@pytest.fixture(scope="module")
-def films(folder):
-    """Three frames at once."""
-    return trained(folder, "films", **{"window.future": 3})
 
 
 def hidden(ds, where):

@@ -6,6 +6,7 @@ Guidance draws from something else than what was learnt: sharper, and with less 
 
 from collections.abc import Callable
 from dataclasses import astuple
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -64,3 +65,14 @@ def together(denoiser: Denoiser, context: Context, other: Context) -> Pair:
         return good, poor
 
     return pair
+
+
+def in_context(
+    denoiser: Denoiser, context: Context, weight: float | None, within: tuple[float, float] | None
+) -> Denoise:
+    """The denoiser in a context; with a weight guided by it, ``within`` some σ alone if given."""
+    plain = partial(denoiser, context=context)
+    if weight is None:
+        return plain
+    both = guided(together(denoiser, context, denoiser.told(context, 0.0)), weight)
+    return resting(both, plain, *within) if within else both

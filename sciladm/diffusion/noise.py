@@ -7,7 +7,7 @@ never stopped.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -68,6 +68,13 @@ def unit_normal(
     uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     normal = ndtri(uniform).astype(np.float32).reshape(len(keys), *sizes, channels)
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(normal, -1, 1)))
+
+
+def fresh_normal(
+    keys: Sequence[Key], stream: str, channels: int, shape: Sequence[int], device: torch.device
+) -> Callable[[int], Tensor]:
+    """`unit_normal` by the number of the draw, on a device: what samplers ask for."""
+    return lambda draw: unit_normal(keys, stream, draw, channels, shape).to(device)
 
 
 def _whole(shape: Sequence[int]) -> list[slice]:

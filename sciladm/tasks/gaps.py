@@ -13,12 +13,12 @@ from sciladm.calendar import find, later
 from sciladm.conventions import UserError, roles
 from sciladm.data.frames import Frames
 from sciladm.data.labels import level_numbers, places
+from sciladm.data.times import Times
 from sciladm.model import Model
+from sciladm.tasks.whole import PACKED
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-PACKED = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
-"""What of an encoding still holds where a dimension has come in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Gaps:
     def of(cls, model: Model, ds: xr.Dataset) -> "Gaps":
         """UserError where the states are not those of the run."""
         if "member" in ds.dims:
-            raise UserError("the data have a dimension `member` already; fill one at a time")
+            raise UserError("the data have a dimension `member` already; take one at a time")
         frames = Frames.of(ds, model.fields)
         if len(doubles := frames.times[1:][frames.times[1:] == frames.times[:-1]]):
             raise UserError(f"{doubles[0]} comes twice in the data; leave one of them out")
@@ -50,18 +50,8 @@ class Gaps:
         return np.isfinite(self.values) & self.model.normaliser.valid
 
     def series(self) -> Iterator[NDArray[np.int64]]:
-        """Numbers of times that are to be filled together: a step of the run apart, without a
-        time lacking. Where a run draws single frames without a past each is one by itself."""
-        window, times, step = self.model.recipe.window, self.frames.times, self.model.step
-        if window.past == 0 and window.future == 1:
-            yield from np.arange(len(times))[:, None]
-            return
-        after = find(times, later(times, step), step)
-        for first in np.setdiff1d(np.arange(len(times)), after):
-            one = [first]
-            while after[one[-1]] >= 0:
-                one.append(after[one[-1]])
-            yield np.array(one)
+        """Numbers of times that are to be filled together."""
+        return series(self.frames.times, self.model)
 
     def answer(self, values: Array, kept: Mask) -> dict[str, xr.DataArray]:
         """(member, time, channel, *space) in physical units → variables as they were given, over
@@ -110,14 +100,38 @@ class Gaps:
         placed = xr.DataArray(whole, coords, ("member", *array.dims), name, given.attrs)
         return placed.transpose("member", *given.dims)
 
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Dimensions as they were given, and our names for them."""
+        told = self.model.fields.dims
+        return roles(self.given, {k: v for k, v in told.items() if k in self.given.dims}).names
+
+    @property
+    def time(self) -> str | None:
+        """What the dimension of time was called, if there was one."""
+        return next((theirs for theirs, ours in self._names.items() if ours == "time"), None)
+
     def returned(self, new: Mapping[str, xr.DataArray]) -> xr.Dataset:
         """The Dataset that was given with ``new`` variables, under its own names and order."""
         named = self.frames.ds.drop_vars(list(self.model.fields.groups)).assign(new)
-        found = roles(self.given, {k: v for k, v in self.model.fields.dims.items()
-                                   if k in self.given.dims}).names  # fmt: skip
+        found, time = self._names, self.time
         named = named.rename({ours: theirs for theirs, ours in found.items() if ours != theirs})
-        time = next((theirs for theirs, ours in found.items() if ours == "time"), None)
         if time is None:
             return named.isel(time=0).assign_coords(self.given.coords)
         order = self.given[time].argsort(kind="stable").argsort().values
         return named.isel({time: order}).assign_coords(self.given.coords)
+
+
+def series(times: Times, model: Model) -> Iterator[NDArray[np.int64]]:
+    """Numbers of sorted times that belong together: a step of the run apart, without a time
+    lacking. Where a run draws single frames without a past each is one by itself."""
+    window, step = model.recipe.window, model.step
+    if window.past == 0 and window.future == 1:
+        yield from np.arange(len(times))[:, None]
+        return
+    after = find(times, later(times, step), step)
+    for first in np.setdiff1d(np.arange(len(times)), after):
+        one = [first]
+        while after[one[-1]] >= 0:
+            one.append(after[one[-1]])
+        yield np.array(one)

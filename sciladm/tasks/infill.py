@@ -2,8 +2,6 @@
 
 import json
 import logging
-import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,14 +14,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from sciladm.conventions import UserError
-from sciladm.data.durable import publish
 from sciladm.model import Model
 from sciladm.observe import Operator, Rows
 from sciladm.tasks.errors import Error, errors
-from sciladm.tasks.gaps import PACKED, Array, Gaps
+from sciladm.tasks.gaps import Array, Gaps
 from sciladm.tasks.given import ENOUGH, Given, Method
 from sciladm.tasks.run import THREADS, versions
 from sciladm.tasks.voice import Voice
+from sciladm.tasks.whole import refuse_occupied, write_whole
 
 log = logging.getLogger(__name__)
 Output = Literal["members", "mean_std", "quantiles"]
@@ -97,36 +95,10 @@ def write_infill(
     model: Model, ds: xr.Dataset, wish: Wish, out: Path, overwrite: bool, voice: Voice
 ) -> None:
     """Fill ``ds`` and write it to a new zarr store ``out``, whole or not at all."""
-    if out.exists() and not (overwrite and _ours(out)):
-        remedy = "give another --out" if overwrite else "--overwrite replaces it, if it is one"
-        raise UserError(f"{out} exists" + (" and is no filled store; " if overwrite else "; ")
-                        + remedy)  # fmt: skip
+    refuse_occupied(out, overwrite, "infill_method", "filled")
     with voice.progress("infill") as report:
         filled = infill(model, ds, wish, report)
-    partial = out.with_name(f".{out.name}.filling")
-    shutil.rmtree(partial, ignore_errors=True)
-    for variable in filled.variables.values():
-        kept = {key: variable.encoding[key] for key in ("units", "calendar", *PACKED)
-                if key in variable.encoding}  # fmt: skip
-        variable.encoding = kept
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-            filled.to_zarr(partial, mode="w", zarr_format=3, consolidated=True)
-        publish(partial, out)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {out}: {error.strerror or error}. Nothing of it is kept: make room or "
-            "mend the permission, then run the same command again"
-        ) from error
-
-
-def _ours(path: Path) -> bool:
-    """Whether a store was made by `write_infill`."""
-    try:
-        return "infill_method" in xr.open_zarr(path).attrs
-    except (OSError, ValueError):
-        return False
+    write_whole(filled, out)
 
 
 def _given(

@@ -1,5 +1,6 @@
 """The folder of a run: whose it is, and whether it may be gone on with."""
 
+import json
 import logging
 import shutil
 from importlib.metadata import version
@@ -124,3 +125,16 @@ def _difference(old: object, new: object, key: str = "") -> str:
             if old.get(name) != new.get(name):
                 return _difference(old.get(name), new.get(name), f"{key}.{name}".strip("."))
     return f"{key} is {old!r} there, {new!r} now"
+
+
+def origin(model: Model) -> dict[str, Any]:
+    """What states that a run has drawn say of it; nothing that depends on clock, host or path."""
+    facts = model.facts
+    return {
+        "synthetic": 1,
+        "model_hash": str(facts["model_hash"]),
+        "model_data": facts["title"],
+        "model_source": facts["source"],
+        "model_source_kind": facts["source_kind"],
+        "versions": json.dumps(versions(), sort_keys=True),
+    }

@@ -9,14 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sciladm import recipe as recipes
-from sciladm.calendar import find
-from sciladm.conventions import UserError, parse_duration, rename_in
-from sciladm.data.catalog import open_card
-from sciladm.data.dataset import open_dataset as open_recipe
 from sciladm.data.frames import Frames
-from sciladm.data.plan import ForecastPlan
-from sciladm.data.store import open_store
 from sciladm.model import Model
 from sciladm.observe import AreaMean, Operator
 from sciladm.tasks import both_ways
@@ -24,14 +17,14 @@ from sciladm.tasks import typicality as typical
 from sciladm.tasks.assimilate import assimilate as cycle
 from sciladm.tasks.assimilate import downscale as from_means
 from sciladm.tasks.assimilate import unknown
+from sciladm.tasks.augment import Asked
+from sciladm.tasks.augment import augment as augmented
 from sciladm.tasks.errors import Error
-from sciladm.tasks.fit import fit as train
-from sciladm.tasks.forecast import from_states, whole_windows
+from sciladm.tasks.generate import generate as draw_climate
+from sciladm.tasks.in_memory import in_memory
 from sciladm.tasks.infill import Wish
 from sciladm.tasks.infill import infill as fill
 from sciladm.tasks.lazy import infill_lazily, is_lazy
-from sciladm.tasks.run import run_path
-from sciladm.tasks.voice import Silent, Voice
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,25 +55,7 @@ class TrainedModel:
         Returns:
             Dataset over init_time, member, lead_time and space, with valid_time.
         """
-        model, leads = self.model, self._leads(lead)
-        frames = Frames.of(ds, model.fields)
-        times = frames.times
-        wanted = times[-1:] if init is None else np.atleast_1d(np.asarray(init, times.dtype))
-        number = find(times, wanted, model.step)
-        if (number < 0).any():
-            raise UserError(
-                f"init: {wanted[number < 0][0]} is not among the {len(times)} times of the data, "
-                f"{times[0]} … {times[-1]}; give one of these"
-            )
-        draws = from_states(model, frames, number, leads, seed)
-        state = model.fields.to_dataset(frames.read(number[:1])[0], (), {})
-        plan = ForecastPlan(state, times[number], leads, members, model.recipe.micro_batch)
-        parts: list[list[np.ndarray]] = [[] for _ in wanted]
-        for block, states in draws.draw(plan.blocks(), workers):
-            parts[block.init].append(states)
-        values = np.stack([np.concatenate(one) for one in parts])
-        named = model.fields.to_dataset(values, ("init_time", "member", "lead_time"), {})
-        return plan.arrange({str(name): named[name].values for name in named.data_vars})
+        return in_memory(self.model, ds, lead, members, init, seed, workers)
 
     def infill(
         self,
@@ -180,6 +155,54 @@ class TrainedModel:
         wish = Wish(members=members, operators=told, **options)
         return cycle(self.model, background, until, wish)
 
+    def generate(
+        self, n: int, like: xr.Dataset | None = None, seed: int = 0, workers: int = 2
+    ) -> xr.Dataset:
+        """Draws from the climate of the training data, by a run without past frames
+        (``window.past: 0``).
+
+        Args:
+            n: Samples. A sample's values do not depend on it.
+            like: Its times are the samples', in order and over again; absent: training times,
+                drawn by the seed.
+            seed: Of the draws.
+            workers: Micro-batches of samples drawn at once.
+
+        Returns:
+            Dataset over ``sample``, ``frame`` where the run draws several, and space, with their
+            ``time``; attributes say that it is synthetic and by which run.
+        """
+        return draw_climate(self.model, n, like, seed, workers)
+
+    def augment(
+        self,
+        ds: xr.Dataset,
+        members: int = 4,
+        strength: float = 0.4,
+        seed: int = 0,
+        workers: int = 2,
+    ) -> xr.Dataset:
+        """Copies of training states that differ from them by a told amount: each is noised, and
+        drawn again. docs/augmentation.md measures what is replaced at each scale.
+
+        A run with past frames takes them from ``ds``, and its copies stay near what was expected
+        of them. States that are in no whole window of the run are left out, with a warning.
+
+        Args:
+            ds: States of the training split without holes.
+            members: Copies of each. A copy's values do not depend on it.
+            strength: 1 − c², c the anomaly correlation of copies with their originals: the share
+                of the variance of each pattern that is new. 0: the very originals; 1: draws of
+                the climate, as `generate` makes them.
+            seed: Of the draws.
+            workers: Micro-batches of copies drawn at once.
+
+        Returns:
+            ``ds`` with its variables over ``member`` too, ``time`` that of the parents;
+            attributes tell the origin.
+        """
+        return augmented(self.model, ds, Asked(members, strength, seed, workers))
+
     def encode(self, ds: xr.Dataset) -> xr.Dataset:
         """Latents of the states of ``ds``: variable ``latent`` over time, channel and space."""
         model = self.model
@@ -268,36 +291,7 @@ class TrainedModel:
         """
         return typical.typicality(self.model, ds, reference)
 
-    def _leads(self, lead: str) -> np.ndarray:
-        step, last = self.model.step, parse_duration(lead)
-        if last % step or last < step:
-            raise UserError(f"lead {lead} is not a multiple of the run's step of {step}")
-        return whole_windows(self.model.recipe, np.arange(1, last // step + 1) * step)
-
 
 def load(run: str | Path, device: str = "cpu", **changes: Any) -> TrainedModel:
     """Open a trained run; ``changes`` may set the sampler, as ``{"sampler.steps": 24}`` does."""
     return TrainedModel(Model.load(run, device, changes))
-
-
-def fit(
-    recipe: str | Path,
-    source: str | None = None,
-    run_dir: str | Path | None = None,
-    device: str = "cpu",
-    overwrite: bool = False,
-    changes: dict[str, Any] | None = None,
-    voice: Voice | None = None,
-) -> TrainedModel:
-    """Train what a recipe describes, or go on with it; what ``sciladm.train`` does but scores."""
-    read = recipes.load(recipe, changes)
-    data = open_recipe(read, source)
-    path = Path(run_dir) if run_dir else run_path(read, data)
-    return TrainedModel(train(read, data, path, device, overwrite, voice or Silent()))
-
-
-def open_dataset(card_or_path: str | Path, source: str | None = None) -> xr.Dataset:
-    """A data set by its card's name, or files by their path, lazily, with canonical names."""
-    if Path(card_or_path).suffix in ("", ".yaml") and not Path(card_or_path).is_dir():
-        return open_card(card_or_path, source).dataset
-    return rename_in(open_store(card_or_path))

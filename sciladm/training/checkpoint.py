@@ -5,7 +5,7 @@ the old one or the new one, whole.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,17 @@ from sciladm.conventions import UserError
 from sciladm.data.durable import write_durably
 
 FORMAT_VERSION = 5
+
+
+def refuse_unfinished(path: Path, files: Sequence[str]) -> None:
+    """UserError for a folder that lacks one of the files of a trained run."""
+    for needed in files:
+        if not (path / needed).is_file():
+            lacks = f"lacks {needed}" if path.is_dir() else "does not exist"
+            raise UserError(
+                f"{path} is not a trained run: it {lacks}. "
+                "`python -m sciladm.train RECIPE` makes one, or finishes one that was stopped"
+            )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from sciladm.diffusion.sampler.dpm import DpmSolver, DpmSolverSde
 from sciladm.diffusion.sampler.heun import Euler, Heun
 from sciladm.diffusion.sampler.langevin import Langevin
 from sciladm.diffusion.sampler.multistep import Multistep
+from sciladm.diffusion.sampler.near import Near
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "multistep": Multistep,
@@ -22,5 +23,5 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 
 __all__ = [
     "SAMPLERS", "Ancestral", "Ddim", "Denoise", "DpmSolver", "DpmSolverSde", "Euler", "Fresh",
-    "Heun", "Langevin", "Multistep", "Sampler", "no_fresh",
+    "Heun", "Langevin", "Multistep", "Near", "Sampler", "no_fresh",
 ]  # fmt: skip
