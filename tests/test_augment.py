@@ -184,6 +184,8 @@ def test_several_frames_are_copied_together(film, caplog):
     assert copies.tracer[:, :6].equals(model.augment(ds.isel(time=slice(0, 6)), 2, 0.3).tracer)
     *_, last = cover(ds.time.values, model.model)
     assert last.numbers.tolist() == [4, 5, 6] and last.new.tolist() == [False, False, True]
+    mixed = apart.isel(time=[8, 2, 0, 5, 3, 7, 1, 4, 6])
+    assert model.augment(mixed, 2, 0.3).equals(copies.isel(time=[2, 0, 5, 3, 1, 4, 6]))
     with pytest.raises(UserError, match=r"no stretch of 0 \+ 3 states"):
         model.augment(apart.isel(time=slice(7, 9)), 2, 0.3)
     drawn = model.generate(9, like=ds)
