@@ -137,10 +137,10 @@ class Denoiser(Section):
         "squares, and all else is diffusion's",
     )
     patterns: int = Field(
-        default=512,
+        default=4096,
         ge=0,
         description="patterns per wavenumber by which departures are white before training: they "
-        "correlate distant cells; 0: each cell by itself",
+        "correlate distant cells; fewer leave small scales too rough; 0: each cell by itself",
     )
     steps: Positive = Field(default=800, description="optimiser steps")
     batch: Positive = Field(default=48, description="windows per step")

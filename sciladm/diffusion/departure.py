@@ -36,8 +36,9 @@ class Departure(nn.Module):
 
     A and std differ from cell to cell. B does not change along periodic axes, so it falls into
     one block per wavenumber, over channels and the cells of the other axes; `patterns` bounds
-    how many eigenvectors of a block are kept, those of the largest variance. Where nothing is
-    periodic there is one block. groups: int64 (*space), cells that are much alike.
+    how many eigenvectors of a block are kept, those of the largest variance, and what is left of
+    it has one amplitude, `rest`. Where nothing is periodic there is one block. groups: int64
+    (*space), cells that are much alike.
     """
 
     mean: Tensor
@@ -46,6 +47,7 @@ class Departure(nn.Module):
     size: Tensor
     patterns: Tensor
     amplitude: Tensor
+    rest: Tensor
     groups: Tensor
 
     def __init__(
@@ -64,19 +66,24 @@ class Departure(nn.Module):
         kind = torch.complex64 if self.waves.periodic else torch.float32
         self.register_buffer("patterns", torch.zeros(blocks, numbers, kept, dtype=kind))
         self.register_buffer("amplitude", torch.ones(blocks, kept))
+        self.register_buffer("rest", torch.ones(blocks))
 
     def colour(self, r: Tensor) -> Tensor:
         """White r (batch, channel, *space) → departures d."""
-        flat = self._stretched(r, self.amplitude).flatten(2)
+        flat = self._stretched(r, self.amplitude, self.rest).flatten(2)
         return (self.mean.T + self._turned(flat, self.size) * self.std.T).view_as(r)
 
     def whiten(self, d: Tensor) -> Tensor:
         """The inverse of `colour`."""
-        return self._stretched(self._cellwise(d), 1 / self.amplitude)
+        return self._stretched(self._cellwise(d), 1 / self.amplitude, 1 / self.rest)
 
     def log_det(self) -> float:
         """ln |det S|, the volume that `colour` gives to a unit of r."""
-        stretch = self.amplitude.double().log().sum(1).cpu() * self.waves.mirrored()
+        _, numbers, kept = self.patterns.shape
+        stretch = (
+            self.amplitude.double().log().sum(1) + (numbers - kept) * self.rest.double().log()
+        )
+        stretch = stretch.cpu() * self.waves.mirrored()
         own = self.std.double().log().sum() + self.size.double().log().sum()
         return float(own) + float(stretch.sum())
 
@@ -89,13 +96,15 @@ class Departure(nn.Module):
         along = torch.einsum("bin,nij->bjn", x, self.axes) * size.T
         return torch.einsum("bjn,nij->bin", along, self.axes)
 
-    def _stretched(self, x: Tensor, amplitude: Tensor) -> Tensor:
-        """x (batch, channel, *space) stretched by ``amplitude`` along the patterns."""
+    def _stretched(self, x: Tensor, amplitude: Tensor, rest: Tensor) -> Tensor:
+        """x (batch, channel, *space) stretched by ``amplitude`` along the patterns, and by
+        ``rest`` across them."""
         if not self.amplitude.numel():
             return x
         rows = self.waves.rows(x).transpose(0, 1)
-        along = rows @ self.patterns.conj() * (amplitude - 1)[:, None]
-        return self.waves.fields((rows + along @ self.patterns.mT).transpose(0, 1))
+        along = rows @ self.patterns.conj() * (amplitude - rest[:, None])[:, None]
+        whole = rest[:, None, None] * rows + along @ self.patterns.mT
+        return self.waves.fields(whole.transpose(0, 1))
 
     @torch.no_grad()
     def measure(self, samples: Samples) -> None:
@@ -145,6 +154,8 @@ class Departure(nn.Module):
         values, vectors = torch.linalg.eigh(covariance + share * (mean - covariance))
         self.patterns.copy_(vectors[..., numbers - kept :])
         self.amplitude.copy_(values[..., numbers - kept :].clamp(min=LEAST).sqrt())
+        if kept < numbers:
+            self.rest.copy_(values[..., : numbers - kept].mean(-1).clamp(min=LEAST).sqrt())
 
     @torch.no_grad()
     def rescale(self, samples: Samples) -> None:
