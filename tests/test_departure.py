@@ -105,8 +105,8 @@ def test_few_patterns_are_those_of_the_largest_variance():
     rest = before[:-5] / before[:-5].mean()  # they share one amplitude: their variance is kept
     want = torch.cat([rest, torch.ones(5)]).sort().values
     torch.testing.assert_close(after, want, atol=0.02, rtol=0.02)
-    white = torch.randn(d.shape, generator=torch.Generator().manual_seed(2))
-    assert some.colour(white).var() == pytest.approx(float(d.var()), rel=0.02)
+    kept = some.amplitude.square().sum() + 35 * some.rest.square()
+    assert float(kept) == pytest.approx(float(whole.amplitude.square().sum()))
 
 
 def test_large_blocks_leave_cells_by_themselves():
