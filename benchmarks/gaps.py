@@ -1,13 +1,18 @@
-"""Sea surface temperature under drifting clouds: a run beside optimal interpolation and EOFs.
+"""Gaps in real fields: a run beside optimal interpolation and EOFs.
 
     python -m sciladm.train recipes/sst.yaml --run-dir RUN
-    python benchmarks/clouds.py RUN --cases 12 --members 16
+    python benchmarks/gaps.py RUN --cases 12 --members 16
+    python -m sciladm.train recipes/air-temperature.yaml --set window.past=0 --run-dir AIR
+    python benchmarks/gaps.py AIR --gaps stations --error 0.5 --days 4
+    python benchmarks/gaps.py AIR --gaps blocks --days 4
 
-Test series of 20 days, at most one in 30 days, lose about 60 % of their sea to simulated clouds,
-and a square of it for ten days. Fair CRPS in K and spread–skill in the hidden cells, by how long a
-gap lasts and how far the nearest observation of that day is; model − baseline paired, 95 % over
-series. Climatology, interpolation and EOFs give normal distributions, whose CRPS is exact; all
-know the same climatology, and the last two the covariance of windows as long as the run's.
+Test series of 20 days, at most one in 30 days, lose cells. `clouds`: about 60 % to simulated
+clouds, and a square for ten days; `stations`: all but one cell in twenty, the same every time,
+which have an error [unit of the variable]; `blocks`: a quarter of the field. Fair CRPS in that unit and
+spread–skill in the hidden cells, by how long a gap lasts and how far the nearest observation of
+that time is; model − baseline paired, 95 % over series. Climatology, interpolation and EOFs give
+normal distributions, whose CRPS is exact; all know the same climatology, and the last two the
+covariance of windows as long as the run's, and the error.
 """
 
 import argparse
@@ -24,7 +29,7 @@ from sciladm.metrics.ensemble import fair_crps
 from sciladm.tasks.run import open_run
 from sciladm.tasks.voice import Silent
 
-DAYS, EVERY, COVER = 20, 30, 0.6
+EVERY, COVER = 30, 0.6
 LONG = [(1, 1, "1 day"), (2, 3, "2–3"), (4, 7, "4–7"), (8, 99, "8 and more")]
 FAR = [(0, 1.5, "1 cell"), (1.5, 4.5, "2–4"), (4.5, 99, "> 4")]
 
@@ -38,6 +43,23 @@ def clouds(rng: np.random.Generator, days: int, shape: tuple[int, int]) -> np.nd
         out.append(field[: shape[0], : shape[1]])
     part = np.stack(out[10:])
     return part > np.quantile(part, 1 - COVER)
+
+
+def hiding(kind: str, rng: np.random.Generator, days: int, valid: np.ndarray) -> np.ndarray:
+    """Where there is no observation (day, *shape), of the cells that hold data."""
+    rows, columns = valid.shape
+    if kind == "stations":
+        hidden = np.broadcast_to(rng.random(valid.shape) >= 0.05, (days, rows, columns)).copy()
+    elif kind == "blocks":
+        hidden = np.zeros((days, rows, columns), bool)
+        row, column = rng.integers(0, rows - rows // 2 + 1), rng.integers(0, columns // 2 + 1)
+        hidden[:, row : row + rows // 2, column : column + columns // 2] = True
+    else:
+        hidden = clouds(rng, days, valid.shape)
+        row, column = rng.integers(0, 20, 2)
+        if days >= 20:
+            hidden[5:15, row : row + 12, column : column + 12] = True
+    return hidden & valid
 
 
 def lasting(hidden: np.ndarray) -> np.ndarray:
@@ -57,6 +79,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--cases", type=int, default=12)
     parser.add_argument("--members", type=int, default=16)
+    parser.add_argument("--gaps", choices=("clouds", "stations", "blocks"), default="clouds")
+    parser.add_argument("--error", type=float, default=0.0)
+    parser.add_argument("--days", type=int, default=20, help="times of a series, a step apart")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -65,6 +90,8 @@ def main() -> None:
     (name,) = (channel.variable for channel in opened.fields.channels)
     sea, width = opened.normaliser.valid[0], opened.recipe.window.future
     unit = float(opened.normaliser.std[0])
+    error = asked.error / unit
+    a_step = max(1, int(opened.step / np.median(np.diff(frames.times[:9]))))
 
     def anomalies(numbers: np.ndarray) -> np.ndarray:
         """(day, cell), sea alone."""
@@ -73,14 +100,19 @@ def main() -> None:
 
     rng = np.random.default_rng([asked.seed, 1])
     train = anomalies(data.indices("train"))
-    windows = np.concatenate([train[n : len(train) - width + n + 1] for n in range(width)], axis=1)
+    last = (width - 1) * a_step
+    windows = np.concatenate(
+        [train[n * a_step : len(train) - last + n * a_step] for n in range(width)], axis=1
+    )
     held = anomalies(data.indices("validation"))
     known = []
-    for start in np.linspace(0, len(held) - width, 8).astype(int):
-        cloudy = clouds(rng, width, sea.shape)[:, sea]
-        known.append((held[start : start + width].ravel(), ~cloudy.ravel()))
+    for start in np.linspace(0, len(held) - last - 1, 8).astype(int):
+        hidden = hiding(asked.gaps, rng, width, sea)[:, sea]
+        window = held[start : start + last + 1 : a_step].ravel()
+        known.append((window + error * rng.standard_normal(window.shape) * ~hidden.ravel(),
+                      ~hidden.ravel()))  # fmt: skip
     fits = {"oi": OptimalInterpolation, "eof": OrthogonalFunctions}
-    rivals = {kind: fit.fit(windows, known, 0.0) for kind, fit in fits.items()}
+    rivals = {kind: fit.fit(windows, known, error) for kind, fit in fits.items()}
     print(
         f"chosen on validation: share {rivals['oi'].share}, "
         f"{rivals['eof'].functions.shape[1]} functions",
@@ -88,49 +120,52 @@ def main() -> None:
     )
     climate = float(np.sqrt((train**2).mean()))
     test = data.indices("test")
-    starts = test[: len(test) - DAYS : EVERY]
+    day = max(1, int(np.timedelta64(1, "D") / np.median(np.diff(frames.times[:9]))))
+    starts = test[: len(test) - asked.days * a_step : EVERY * day]
     starts = starts[np.linspace(0, len(starts) - 1, asked.cases).astype(int)]
     table = {}
     for case, start in enumerate(starts):
         rng = np.random.default_rng([asked.seed, int(start)])
-        hidden = clouds(rng, DAYS, sea.shape)
-        row, column = rng.integers(0, 20, 2)
-        hidden[5:15, row : row + 12, column : column + 12] = True
-        hidden &= sea
-        numbers = np.arange(start, start + DAYS)
+        hidden = hiding(asked.gaps, rng, asked.days, sea)
+        numbers = start + a_step * np.arange(asked.days)
         ds = frames.ds[[name]].isel(time=numbers).load()
+        noise = error * rng.standard_normal(hidden.shape)
         space = [axis.name for axis in opened.fields.grid.axes]
         where = xr.DataArray(hidden, dims=("time", *space))
-        filled = model.infill(ds.where(~where), asked.members, seed=asked.seed)
+        told = ds.transpose("time", *space).where(~where) + unit * noise
+        filled = model.infill(told, asked.members, asked.error, seed=asked.seed)
         members = filled[name].transpose("member", "time", *space).values.astype(np.float64)
         truth = frames.read(numbers)[:, 0].astype(np.float64)
         score = {"model": fair_crps(members, truth)}
         own = anomalies(numbers)
         score["climatology"] = unit * spread(gaussian_crps(0 * own, climate + 0 * own, own), sea)
         for kind, rival in rivals.items():
-            score[kind] = unit * spread(centred(rival, own, ~hidden[:, sea], width), sea)
+            found = centred(rival, own, own + noise[:, sea], ~hidden[:, sea], width, error)
+            score[kind] = unit * spread(found, sea)
         classes = groups(hidden)
         deviation = members.var(0, ddof=1) * (1 + 1 / len(members))
-        error = (members.mean(0) - truth) ** 2
+        missed = (members.mean(0) - truth) ** 2
         for label, inside in classes.items():
             if inside.any():
                 parts = [
                     score[kind][inside].sum() for kind in ("model", "oi", "eof", "climatology")
                 ]
-                row_ = [inside.sum(), *parts, deviation[inside].sum(), error[inside].sum()]
+                row_ = [inside.sum(), *parts, deviation[inside].sum(), missed[inside].sum()]
                 table.setdefault(label, {})[case] = np.array(row_)
         print(f"{case + 1} of {len(starts)}", flush=True)
     show(table)
 
 
-def centred(rival, own: np.ndarray, observed: np.ndarray, width: int) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """CRPS of each day from a window around it, as far as the series allows."""
+def centred(  # type: ignore[no-untyped-def]
+    rival, own: np.ndarray, told: np.ndarray, observed: np.ndarray, width: int, error: float
+) -> np.ndarray:
+    """CRPS of each day from what is ``told`` of a window around it, as far as series allow."""
     out = np.zeros_like(own)
     cells = own.shape[1]
     for day in range(len(own)):
         first = int(np.clip(day - width // 2, 0, len(own) - width))
         window = slice(first, first + width)
-        mean, std = rival.fill(own[window].ravel(), observed[window].ravel(), 0.0)
+        mean, std = rival.fill(told[window].ravel(), observed[window].ravel(), error)
         here = slice((day - first) * cells, (day - first + 1) * cells)
         out[day] = gaussian_crps(mean[here], std[here], own[day])
     return out
