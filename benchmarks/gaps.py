@@ -10,9 +10,9 @@ Test series of 20 days, at most one in 30 days, lose cells. `clouds`: about 60 %
 clouds, and a square for ten days; `stations`: all but one cell in twenty, the same every time,
 which have an error [unit of the variable]; `blocks`: a quarter of the field. Fair CRPS in that
 unit and spread–skill in the hidden cells, by how long a gap lasts and how far the nearest
-observation of that time is; model − baseline paired, 95 % over series. Climatology, interpolation and EOFs give
-normal distributions, whose CRPS is exact; all know the same climatology, and the last two the
-covariance of windows as long as the run's, and the error.
+observation of that time is; model − baseline paired, 95 % over series. Climatology,
+interpolation and EOFs give normal distributions, whose CRPS is exact; all know the same
+climatology, and the last two the covariance of windows as long as the run's, and the error.
 """
 
 import argparse
