@@ -92,14 +92,14 @@ def infill(
 
     model = Model.load(run, where)
     count = cli.workers(size, model.recipe.micro_batch)
-    told = _told(gappy, points, means, broad)
+    told = _told(gappy, points, means, broad, error)
     asked = open_store(gappy) if gappy else told_alone(model, told)
     wish = Wish(members, error, method, output, evaluations, seed, count, tuple(told))
     write_infill(model, asked, wish, out, overwrite, screen)
 
 
 def _told(
-    gappy: list[str] | None, points: Path | None, means: Path | None, error: Any
+    gappy: list[str] | None, points: Path | None, means: Path | None, error: Any, obs_error: Any
 ) -> list["Operator"]:
     """What was observed besides cells."""
     from sciladm.data.store import open_store
@@ -110,6 +110,8 @@ def _told(
     told: list[Operator] = [Points.read(points)] if points else []
     if means:
         told.append(AreaMean(open_store([str(means)]), error))
+    if obs_error and not gappy:
+        raise UserError("--obs-error without GAPPY: no cell is observed")
     if not (gappy or told):
         raise UserError("nothing is asked: give GAPPY, --points or --means")
     return told

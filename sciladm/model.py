@@ -223,15 +223,18 @@ class Model:
         return latents
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, times: Times, keys: Sequence[Key] | None) -> Array:
+    def decode(
+        self, latents: Tensor, times: Times, keys: Sequence[Key] | None, draw: int = 0
+    ) -> Array:
         """Latents (n, k, *cells) → states (n, channel, *space) in physical units, NaN where a
         cell never holds data.
 
-        With ``keys`` (n,) the scales that the autoencoder lost are drawn, by these labels.
+        With ``keys`` (n,) the scales that the autoencoder lost are drawn, by these labels and the
+        number of the ``draw``.
         """
         fields = self.autoencoder.decode(latents, self.statics)
         if keys is not None:
-            normal = unit_normal(keys, "residual", 0, self.residual.numbers, self.grid.shape)
+            normal = unit_normal(keys, "residual", draw, self.residual.numbers, self.grid.shape)
             fields = fields + self.residual.draw(normal.to(self.device))
         states = self.normaliser.denormalise(fields.cpu().numpy(), times)
         return np.where(self.normaliser.valid, states, np.float32(np.nan))

@@ -19,6 +19,8 @@ from sciladm.tasks.errors import errors
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.given import Given, Plan
 from sciladm.tasks.regression import RolledOut
+from sciladm.tasks.seen import Precise
+from sciladm.tasks.whole import write_whole
 from tests.conftest import open_in
 
 SHAPE = (8, 16)
@@ -314,6 +316,34 @@ def test_lazy_questions_have_lazy_answers(films, output):
     }  # fmt: skip
 
 
+def test_lazy_questions_take_points(films):
+    model, ds = films
+    days = ds.isel(time=[3, 4, 9]) * np.nan
+    told = Points(points(ds.isel(time=[3, 4, 9]), 6, 0.2))
+    want = model.infill(days, 2, evaluations=12, operator=told)
+    got = model.infill(days.chunk(time=1), 2, evaluations=12, operator=told)
+    xr.testing.assert_allclose(got.compute(), want)
+    with pytest.raises(UserError, match="at none of the 3 times"):
+        model.infill(days.chunk(time=1), 2, operator=Points(points(ds.isel(time=[6]), 6, 0.2)))
+
+
+def test_drawn_values_are_packed_as_far_as_they_fit(stills, tmp_path):
+    """The integers of a file hold the range it had; what is drawn may lie beyond it."""
+    model, ds = stills
+    asked = hidden(ds.isel(time=[8]), gap(ds))
+    low, high = float(asked.tracer.min()), float(asked.tracer.max())
+    for wide, kept in ((20.0, True), (0.2, False)):
+        middle, scale = (low + high) / 2, wide * (high - low) / 65000
+        asked.tracer.encoding = {
+            "dtype": "int16", "scale_factor": scale, "add_offset": middle, "_FillValue": -32768
+        }  # fmt: skip
+        filled = model.infill(asked, 2, evaluations=12)
+        assert ("scale_factor" in filled.tracer.encoding) is kept
+        write_whole(filled.copy(deep=True), tmp_path / f"{kept}.zarr")
+        with xr.open_zarr(tmp_path / f"{kept}.zarr") as back:
+            assert float(np.abs(back.tracer - filled.tracer).max()) <= scale
+
+
 def test_series_are_times_a_step_apart(films):
     model, ds = films
     days = ds.isel(time=[3, 4, 5, 9, 10, 20])
@@ -350,7 +380,8 @@ def test_errors_may_differ_from_cell_to_cell(stills):
     same = (some == days.tracer) | days.tracer.isnull()
     assert same.isel(x=slice(8, None)).all() and not same.isel(x=slice(8)).any("x").all()
     for wrong, message in (
-        (told.isel(x=slice(4)), "is nan where there is an observation"),
+        (told.isel(x=slice(4)), "12 of 16 x values are not in the data"),
+        (told.isel(time=[0]), "is nan where there is an observation"),
         (told.expand_dims(depth=2), "has a dimension level"),
         ({"tracer": -told}, "it is a standard deviation"),
     ):
@@ -390,7 +421,9 @@ def test_each_frame_is_of_the_draw_that_knows_what_follows(films, monkeypatch):
     model, _ = films
     blank = torch.zeros(5, 1, *SHAPE)
     times = np.datetime64("2250-01-01", "ns") + np.arange(5) * np.timedelta64(1, "D")
-    given = Given(model.model, times, blank, blank.bool(), blank, "guided", 12, 0)
+    given = Given(
+        model.model, Precise.of(model.model), times, blank, blank.bool(), blank, "guided", 12, 0
+    )
     told = []
 
     def draw(self, here, past, kept, members):
@@ -494,6 +527,9 @@ def test_a_past_and_stations_are_cycled(tiny_run, tiny_cache):
     assert width[0] < width[2]
     with pytest.raises(UserError, match="2 states; the 1 before the first"):
         model.assimilate(states.isel(time=[0, 1]), [], members=2)
+    early = stations.assign(time=states.time.values[0])
+    with pytest.raises(UserError, match="which the run takes as it is"):
+        model.assimilate(past, Points(early), until, members=2)
     with pytest.raises(UserError, match="not a whole number of steps"):
         model.assimilate(past, [], until + np.timedelta64(1, "h"), members=2)
 

@@ -99,7 +99,7 @@ def test_points_that_cannot_be(columns, message):
     with pytest.raises(UserError, match=message):
         Points(table(**columns)).rows(fields, every(fields), TIMES, DAY)
     _, two = world(PLANE, ("t", "u"))
-    with pytest.raises(UserError, match="no salt at level None in the run; there are t, u"):
+    with pytest.raises(UserError, match="no salt in the run; there are t, u"):
         Points(table(y=1.0, x=1.0, variable="salt")).rows(two, every(two), TIMES, DAY)
 
 
@@ -129,17 +129,19 @@ def test_area_means_are_means_over_areas(coords, by):
 
 
 def test_area_means_may_lie_across_cells():
-    """Cells a cell and a half wide, the second of which straddles a border."""
+    """Cells a cell and a half wide, which share the one in the middle."""
     _, fields = world({"y": np.arange(2.0), "x": np.arange(3.0)})
     means = xr.Dataset(
-        {"t": (("time", "y", "x"), np.zeros((1, 1, 2)))},
-        {"time": TIMES[:1], "y": [0.5], "x": [0.25, 1.75]},
+        {"t": (("time", "y", "x"), np.zeros((1, 2, 2)))},
+        {"time": TIMES[:1], "y": [0.0, 1.0], "x": [0.25, 1.75]},
     )
     wide = AreaMean(means).rows(fields, every(fields), TIMES, DAY)[0].weights.toarray()
-    # y has one coarse cell, one long: the upper half of row 0 and the lower half of row 1
-    np.testing.assert_allclose(
-        wide.reshape(2, 2, 3).sum(1), [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]]
-    )
+    want = [[2 / 3, 1 / 3, 0, 0, 0, 0], [0, 1 / 3, 2 / 3, 0, 0, 0]]
+    np.testing.assert_allclose(wide[:2], want, atol=1e-12)
+    with pytest.raises(UserError, match="one cell along y, and how wide it is"):
+        AreaMean(means.isel(y=[0])).rows(fields, every(fields), TIMES, DAY)
+    with pytest.raises(UserError, match="comes twice"):
+        AreaMean(means.isel(time=[0, 0])).rows(fields, every(fields), TIMES, DAY)
 
 
 def test_area_means_know_gaps_and_land():
@@ -174,6 +176,60 @@ def test_weighted_sums():
     np.testing.assert_allclose(said(last, fields.to_array(ds)[2]), want, rtol=1e-5)
     with pytest.raises(UserError, match="the smallest error is 0"):
         Weighted(weights, values, 0.0).rows(fields, every(fields), TIMES, DAY)
+
+
+def test_weighted_sums_are_matched_by_label():
+    """Of one surface variable where others have levels; observations in another order."""
+    ds, _ = world(PLANE, ("t", "u"))
+    deep = ds.assign(u=ds.u.expand_dims(level=[500, 850]))
+    fields = Fields.from_dataset(deep, {"t": None, "u": None})
+    assert len(fields.channels) == 3
+    weights = xr.Dataset({"t": ds.t[:2].rename(time="observation").drop_vars("observation")})
+    weights = weights.assign_coords(observation=["a", "b"])
+    values = xr.DataArray(
+        [[2.0, 1.0]], {"time": TIMES[:1], "observation": ["b", "a"]}, ("time", "observation")
+    )
+    errors = xr.DataArray([0.2, 0.1], {"observation": ["b", "a"]}, "observation")
+    (rows, *_) = Weighted(weights, values, errors).rows(fields, every(fields), TIMES, DAY)
+    assert list(rows.values) == [1, 2] and list(rows.std) == [0.1, 0.2]
+    np.testing.assert_allclose(rows.weights[:, :48].toarray(), weights.t.values.reshape(2, -1))
+    assert rows.weights[:, 48:].nnz == 0
+    for wrong, message in (
+        (values.assign_coords(observation=["b", "c"]), "is not told of"),
+        (
+            values.drop_vars("observation").isel(observation=[0]),
+            "1 observations, and weights of 2",
+        ),
+        (values.isel(time=[0, 0]), "comes twice"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Weighted(weights, wrong, 0.1).rows(fields, every(fields), TIMES, DAY)
+    with pytest.raises(UserError, match="none of t, u among salt"):
+        Weighted(weights.rename(t="salt"), values, 0.1).rows(fields, every(fields), TIMES, DAY)
+
+
+def test_points_of_a_single_variable_are_of_that_variable():
+    """And their times may be text, or in a zone."""
+    _, fields = world(PLANE)
+    at = {"y": 1.0, "x": 2.0}
+    text = Points(table(**at, time="2250-01-02T01:00+01:00", variable="t"))
+    assert [len(part) for part in text.rows(fields, every(fields), TIMES, DAY)] == [0, 1, 0]
+    assert (text.times == TIMES[[1]]).all() and len(text.at(TIMES[:1], DAY).table) == 0
+    bent = replace(fields, channels=(replace(fields.channels[0], transform="log1p:1"),))
+    for told, seen, message in (
+        (table(**at, variable="salt"), fields, "no salt in the run; there are t"),
+        (table(**at, level=500.0), fields, "no t at level 500"),
+        (table(**at), bent, "the run sees t transformed"),
+        (table(**at, value="<0.5"), fields, "lack a number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Points(told).rows(seen, every(seen), TIMES, DAY)
+    for told, message in (
+        (table(**at, time="soon"), "please"),
+        (pd.DataFrame(at, [0]), "no column time"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Points(told)
 
 
 def test_rows_of_anomalies_say_the_same():

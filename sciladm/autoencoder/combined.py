@@ -35,8 +35,8 @@ class Combined:
     @classmethod
     def of(cls, cells: Observed, weights: Any, values: Any, std: Any) -> "Combined":
         """From CSR ``weights`` (row, channel · cells), ``values`` and ``std`` (row,), in the units
-        in which fields are encoded. An error below a hundredth of what a row adds up is taken for
-        that: less, and rounding decides."""
+        in which fields are encoded. An error below a hundredth of what a row would be of
+        independent cells is taken for that: less, and rounding decides."""
         like = cells.values
         most = int(np.diff(weights.indptr).max(initial=1))
         places = np.zeros((len(values), most), np.int64)
@@ -44,7 +44,7 @@ class Combined:
         for row, (start, stop) in enumerate(zip(weights.indptr, weights.indptr[1:], strict=False)):
             places[row, : stop - start] = weights.indices[start:stop]
             shares[row, : stop - start] = weights.data[start:stop]
-        std = np.maximum(std, LEAST * np.abs(shares).sum(1))
+        std = np.maximum(std, LEAST * np.sqrt((shares**2).sum(1)))
         shared, told, error = (torch.tensor(x).to(like) for x in (shares, values, std))
         one = cls(cells, torch.from_numpy(places), shared, told, error, error)
         both = torch.diag_embed(error.square())

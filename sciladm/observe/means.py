@@ -1,13 +1,14 @@
 """Means over the cells of a coarser grid."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy import sparse
 
+from sciladm.calendar import find
 from sciladm.conventions import UserError, rename_in
 from sciladm.data.fields import Fields
 from sciladm.data.frames import Frames
@@ -23,7 +24,10 @@ COVERED = 0.95
 @dataclass(frozen=True, eq=False)
 class AreaMean:
     """Means over the cells of a coarser grid, NaN where there is none: what a coarse model, or a
-    broad footprint, says. ``error``: standard, one number, or by name of the variable."""
+    broad footprint, says. ``error``: standard, one number, or by name of the variable; less than a
+    hundredth of what the cells of a mean would make if they were independent is taken for that.
+    Coarse cells end midway between their centres.
+    """
 
     ds: xr.Dataset
     error: Error = 0.0
@@ -35,6 +39,14 @@ class AreaMean:
         if "time" not in named.variables:
             raise UserError("the means have no `time`: ds.expand_dims(time=[date]) gives them one")
         return np.sort(np.atleast_1d(np.asarray(named["time"].values)))
+
+    def at(self, times: Times, step: np.timedelta64) -> "AreaMean":
+        """See `Operator`."""
+        named = rename_in(self.ds)
+        if "time" not in named.dims:
+            return self
+        inside = find(times, np.asarray(named["time"].values), step) >= 0
+        return replace(self, ds=named.isel(time=np.flatnonzero(inside)))
 
     def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
         """See `Operator`."""
@@ -55,6 +67,11 @@ class AreaMean:
                 f"area means: over {', '.join(coarse.grid.names)}; the run's fields are over "
                 f"{', '.join(fields.grid.names)}"
             )
+        if thin := [axis.name for axis in coarse.grid.axes if len(axis) == 1]:
+            raise UserError(
+                f"area means: one cell along {thin[0]}, and how wide it is cannot be told; "
+                "sciladm.Weighted takes a mean over any cells"
+            )
         untransformed(fields, names, "area means")
         numbers = [n for name in names for n in fields.groups[name]]
         over = _overlap(coarse.grid, fields.grid)
@@ -64,7 +81,7 @@ class AreaMean:
             format="csr",
         )
         std = _std(self.error, names)
-        error = np.repeat([std[fields.channels[n].variable] for n in numbers], len(over.toarray()))
+        error = np.repeat([std[fields.channels[n].variable] for n in numbers], over.shape[0])
         frames = Frames.of(self.ds, coarse)
         values = coarse.to_array(frames.ds, gaps=True).reshape(len(frames.times), -1)
         found = frames_of(frames.times, times, step, "area means")

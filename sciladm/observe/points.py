@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 from scipy import sparse
 
+from sciladm.calendar import find
 from sciladm.conventions import SPACE, UserError, rename_in
 from sciladm.data.fields import Fields
 from sciladm.data.times import Times
@@ -28,26 +29,31 @@ class Points:
 
     table: pd.DataFrame
 
+    def __post_init__(self) -> None:
+        if "time" not in self.table:
+            there = ", ".join(map(str, self.table.columns))
+            raise UserError(f"points: no column time; there are {there}")
+        clean = self.table.reset_index(drop=True)
+        object.__setattr__(self, "table", clean.assign(time=_dates(clean["time"])))
+
     @classmethod
     def read(cls, path: Path) -> "Points":
         """A table from a CSV file."""
         try:
-            table = pd.read_csv(path)
+            return cls(pd.read_csv(path))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: no table that can be read: {error}") from None
-        if "time" not in table:
-            raise UserError(f"{path}: no column time; there are {', '.join(map(str, table))}")
-        try:
-            return cls(table.assign(time=pd.to_datetime(table["time"], format="ISO8601")))
-        except ValueError as error:
-            raise UserError(
-                f"{path}: times as 2011-02-01T12:00, please; one of them is not: {error}"
-            ) from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
 
     @property
     def times(self) -> Times:
         """Times at which something was observed."""
-        return np.unique(np.asarray(self.table["time"]).astype("M8[ns]"))
+        return np.unique(np.asarray(self.table["time"]))
+
+    def at(self, times: Times, step: np.timedelta64) -> "Points":
+        """See `Operator`."""
+        return Points(self.table[find(times, np.asarray(self.table["time"]), step) >= 0])
 
     def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
         """See `Operator`."""
@@ -58,7 +64,7 @@ class Points:
                 f"points: row {dry[0]} and {len(dry) - 1} more lie among cells that never hold "
                 "data; leave them out"
             )
-        frame = frames_of(np.asarray(table["time"]), times, step, "points")
+        frame = frames_of(np.asarray(table["time"]), times, step, "points", once=False)
         value, std = (table[name].to_numpy(np.float64) for name in ("value", "error"))
         each = [np.flatnonzero(frame == number) for number in range(len(times))]
         return [Rows(weights[at], value[at], std[at]) for at in each]
@@ -75,7 +81,9 @@ class Points:
                 f"points: no column {', '.join(lacking)}; there are "
                 f"{', '.join(map(str, self.table.columns))}"
             )
-        numbers = table[[*fields.grid.names, "value", "error"]].to_numpy(np.float64)
+        asked = [*fields.grid.names, "value", "error"]
+        table = table.assign(**{n: pd.to_numeric(table[n], errors="coerce") for n in asked})
+        numbers = table[asked].to_numpy(np.float64)
         if len(bad := np.flatnonzero(~np.isfinite(numbers).all(axis=1))):
             raise UserError(f"points: row {bad[0]} and {len(bad) - 1} more lack a number")
         if len(bad := np.flatnonzero(~(table["error"].to_numpy() > 0))):
@@ -84,6 +92,18 @@ class Points:
                 "is no cell of the grid, so that it needs one above 0"
             )
         return table
+
+
+def _dates(column: pd.Series) -> Any:
+    """datetime64[ns], of text and of times in a zone, too; other calendars' dates as they are."""
+    if column.dtype == object and len(column) and not isinstance(column.iloc[0], str):
+        return column
+    try:
+        return pd.to_datetime(column, utc=True, format="ISO8601").dt.tz_localize(None)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"points: times as 2011-02-01T12:00, please; one of them is not: {error}"
+        ) from None
 
 
 def _columns(fields: Fields, names: list[str]) -> dict[str, str]:
@@ -95,18 +115,19 @@ def _columns(fields: Fields, names: list[str]) -> dict[str, str]:
 
 def _channel(table: pd.DataFrame, fields: Fields) -> Ints:
     """Number of the channel of each row; UserError for one that the run does not have."""
-    if len(fields.channels) == 1:
-        return np.zeros(len(table), np.int64)
-    known = {(c.variable, c.level): n for n, c in enumerate(fields.channels)}
-    level = table["level"] if "level" in table else pd.Series(np.nan, table.index)
+    pairs = [(channel.variable, channel.level) for channel in fields.channels]
+    known: dict[tuple[str, float | None], int] = {pair: n for n, pair in enumerate(pairs)}
+    only = fields.channels[0]
+    names = table["variable"] if "variable" in table else [only.variable] * len(table)
+    levels = table["level"] if "level" in table else [only.level] * len(table)
     asked = [
-        (str(name), None if pd.isna(own) else int(own))
-        for name, own in zip(table["variable"], level, strict=True)
+        (str(name), None if pd.isna(level) else float(level))
+        for name, level in zip(names, levels, strict=True)
     ]
     if unknown := [pair for pair in asked if pair not in known]:
+        at = "" if unknown[0][1] is None else f" at level {unknown[0][1]:g}"
         raise UserError(
-            f"points: no {unknown[0][0]} at level {unknown[0][1]} in the run; there are "
-            f"{', '.join(fields.names)}"
+            f"points: no {unknown[0][0]}{at} in the run; there are {', '.join(fields.names)}"
         )
     numbers = np.array([known[pair] for pair in asked], np.int64)
     untransformed(fields, {fields.channels[n].variable for n in numbers}, "points")

@@ -52,6 +52,9 @@ class Operator(Protocol):
     def times(self) -> Times:
         """Times at which something was, sorted."""
 
+    def at(self, times: Times, step: np.timedelta64) -> "Operator":
+        """What was observed at these ``times``, which are those of a part of the frames."""
+
     def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
         """The rows of each of ``times``; cells that are not ``valid`` (channel, *space) never
         hold data. UserError where they do not fit."""
@@ -67,11 +70,16 @@ def untransformed(fields: Fields, names: Any, what: str) -> None:
         )
 
 
-def frames_of(asked: Times, times: Times, step: np.timedelta64, what: str) -> Ints:
-    """Which of ``times`` each is; UserError for one that is not among them."""
+def frames_of(
+    asked: Times, times: Times, step: np.timedelta64, what: str, once: bool = True
+) -> Ints:
+    """Which of ``times`` each is; UserError for one that is not among them, and for one that comes
+    twice where each may come ``once``."""
     if asked.dtype.kind == "M":
         asked = asked.astype("M8[ns]")
     found = find(times, asked, step)
+    if once and len(twice := np.flatnonzero(np.bincount(found[found >= 0]) > 1)):
+        raise UserError(f"{what}: {times[twice[0]]} comes twice; leave one of them out")
     if (found < 0).any():
         raise UserError(
             f"{what}: {int((found < 0).sum())} are at none of the {len(times)} times to be "

@@ -18,7 +18,7 @@ from sciladm.tasks.infill import Wish, infill
 
 def downscale(model: Model, means: AreaMean, wish: Wish) -> xr.Dataset:
     """What `TrainedModel.downscale` says."""
-    return infill(model, told_alone(model, [means]), replace(wish, operators=(means,)))
+    return infill(model, told_alone(model, [means]), replace(wish, operator=(means,)))
 
 
 def assimilate(model: Model, background: xr.Dataset, until: Any, wish: Wish) -> xr.Dataset:
@@ -32,7 +32,9 @@ def assimilate(model: Model, background: xr.Dataset, until: Any, wish: Wish) -> 
     times, numbers = frames[0].times, np.arange(len(frames[0].times))
     past = np.stack([model.anomalies(f.read(numbers), times).cpu().numpy() for f in frames])
     if until is None:
-        until = max((told.times[-1] for told in wish.operators), default=times[-1] + model.step)
+        until = max(
+            (told.times[-1] for told in wish.operator), default=later(times[-1], model.step)
+        )
     after = _steps(times[-1], np.asarray(until, times.dtype), model)
     first = model.fields.to_dataset(frames[0].read(numbers), ("time",), {"time": times})
     asked = xr.concat([first, unknown(model, after)], "time")

@@ -76,12 +76,13 @@ def copied(
     made, strength = np.zeros(len(times), bool), Strength.of(model, data, asked.strength)
     copies = Copies(model, times, values, strength, asked.seed)
     windows = list(cover(times, model))
+    blocks = len(windows) * -(-asked.members // model.recipe.micro_batch)
     for done, (window, members, states) in enumerate(
         copies.draw(windows, asked.members, asked.workers), start=1
     ):
         out[members.start : members.start + len(states), window.kept] = states[:, window.new]
         made[window.kept] = True
-        report(done * model.recipe.micro_batch / (len(windows) * asked.members))
+        report(done / blocks)
     if not made.any():
         raise UserError(left_out(model, times, made))
     return out, made

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sciladm.conventions import UserError
-from sciladm.tasks.augment import left_out, refuse_strangers, training
+from sciladm.tasks.augment import Asked, left_out, refuse_strangers, training
 from sciladm.tasks.copies import Array, Copies, cover
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.strength import Strength
@@ -31,7 +31,8 @@ class AugmentedDataset(Dataset[Item]):
     it are its copies.
 
     They are those of `TrainedModel.augment`, the same in every epoch, order and worker. A copy is
-    drawn when it is first asked for, with all others of its window, and stays in memory.
+    drawn when it is first asked for, with all others of its window, and stays in memory; in that
+    of each worker of a DataLoader, which ``persistent_workers=True`` keeps from epoch to epoch.
 
     Args:
         ds: Training states without holes, each in a whole window of the run.
@@ -49,7 +50,8 @@ class AugmentedDataset(Dataset[Item]):
     ) -> None:
         run = (model if isinstance(model, TrainedModel) else load(model)).model
         gaps, data = Gaps.of(run, ds), training(run)
-        times, self._states, self.members = gaps.frames.times, gaps.values, members
+        asked = Asked(members, strength, seed, workers=1)
+        times, self._states, self.members = gaps.frames.times, gaps.values, asked.members
         refuse_strangers(run, data, times, self._states)
         self._copies = Copies(run, times, self._states, Strength.of(run, data, strength), seed)
         self._windows = {n: window for window in cover(times, run) for n in window.kept.tolist()}

@@ -78,18 +78,19 @@ class Copies:
                       for part in (z[:past], z[past:]))  # fmt: skip
         forcings = model.forcings(times[past:]).expand(size, -1, *model.grid.shape)
         context = denoiser.context(known, forcings, model.latent_statics)
-        keys = [self._keys(time, first) for time in times[past:]]
+        keys = self._keys(times[past], first)
         sampler, kept = self.strength.sampler, self.strength.kept
         near = Near(sampler, denoiser.white(own, context)) if sampler else None
-        drawn = model.draw(context, keys[0], near)
+        drawn = model.draw(context, keys, near)
         out = []
         for n, time in enumerate(times[past:]):
             fields = model.autoencoder.decode(drawn[:, n], model.statics)
             shape = model.residual.numbers, model.grid.shape
-            other = model.residual.draw(unit_normal(keys[n], "residual", 0, *shape).to(lost))
+            other = model.residual.draw(unit_normal(keys, "residual", n, *shape).to(lost))
             fields += kept * lost[n] + math.sqrt(1 - kept**2) * other
             same = np.repeat(time, size)
-            out.append(model.normaliser.denormalise(fields.cpu().numpy(), same))
+            states = model.normaliser.denormalise(fields.cpu().numpy(), same)
+            out.append(np.where(model.normaliser.valid, states, np.float32(np.nan)))
         return np.stack(out, axis=1)
 
     def draw(

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from sciladm.conventions import UserError, rename_in
-from sciladm.data.labels import aligned
+from sciladm.data.labels import aligned, level_numbers
 from sciladm.tasks.gaps import Array, Gaps
 
 Std = float | xr.DataArray
@@ -34,9 +34,9 @@ def errors(gaps: Gaps, told: Error) -> Array:
                     "is a standard deviation"
                 )
             here = np.where(at, here, np.float32(0))
-            # Where a transform bends, an error depends on the value.
-            moved = channel.forward(channel.inverse(value) + here)
-            out[:, n] = np.where(at & (here > 0), moved - value, 0)
+            if channel.transform != "none":  # where it bends, an error depends on the value
+                here = channel.forward(channel.inverse(value) + here) - value
+            out[:, n] = np.where(at, here, 0)
     return out
 
 
@@ -63,11 +63,12 @@ def _each(gaps: Gaps, name: str, std: xr.DataArray) -> list[Array]:
             f"obs_error of {name} has a dimension {foreign[0]} that the variable has not; it has "
             f"{', '.join(map(str, given.dims))}"
         )
-    labels = {dim: given[dim] for dim in error.dims if dim in given.coords}
-    whole = error.reindex(labels).broadcast_like(given)
+    for dim in (dim for dim in given.dims if dim not in error.dims):
+        error = error.expand_dims({dim: given[dim] if dim in given.coords else given.sizes[dim]})
+    if "time" in given.dims:
+        error = error.reindex(time=given["time"])
     levels = [fields.channels[n].level for n in fields.groups[name]]
-    kept = [level for level in levels if level is not None]
-    if kept:
-        whole = whole.sel(level=kept)
-    found = aligned(whole.to_dataset(name=name), whole.rename(name), fields.grid, bool(kept))
+    if kept := [level for level in levels if level is not None]:
+        error = error.isel(level=level_numbers(error, kept))
+    found = aligned(error.to_dataset(name=name), error.rename(name), fields.grid, bool(kept))
     return [found[:, n] for n in range(len(levels))]

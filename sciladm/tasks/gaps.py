@@ -63,8 +63,7 @@ class Gaps:
             kind = given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
             same = [kept[:, n] for n in numbers]
             out[name] = self._placed(name, given.astype(kind), rows, same)
-            packed = {key: given.encoding[key] for key in PACKED if key in given.encoding}
-            out[name].encoding = packed
+            out[name].encoding = packing(given, out[name].values)
         return out
 
     def seen(self) -> dict[str, xr.DataArray]:
@@ -135,3 +134,19 @@ def series(times: Times, model: Model) -> Iterator[NDArray[np.int64]]:
         while after[one[-1]] >= 0:
             one.append(after[one[-1]])
         yield np.array(one)
+
+
+def packing(given: xr.DataArray, drawn: Array | None) -> dict[str, Any]:
+    """How a variable was packed, as far as ``drawn`` values fit into that: what is out of the
+    range of the integers would come back as something else. None: they are not known yet."""
+    packed = {key: given.encoding[key] for key in PACKED if key in given.encoding}
+    kind = np.dtype(packed.get("dtype", given.dtype))
+    if kind.kind not in "iu":
+        return packed
+    if drawn is None:
+        return {}
+    ends = np.iinfo(kind)
+    span = np.array([ends.min + 1, ends.max - 1]) * packed.get("scale_factor", 1.0)
+    low, high = np.sort(span) + packed.get("add_offset", 0.0)
+    inside = not np.isfinite(drawn).any() or low <= np.nanmin(drawn) <= np.nanmax(drawn) <= high
+    return packed if inside else {}

@@ -57,11 +57,10 @@ class Draws:
         forcings = torch.stack([model.forcings(one) for one in times])
         nothing = forcings[:, :0]
         context = model.denoiser.context(nothing, forcings, model.latent_statics)
-        keys = [[Key(self.seed, int(tick), 0, member)
-                 for tick, member in zip(frame, self.members[rows], strict=True)]
-                for frame in ticks(times).T]  # fmt: skip
-        frames = model.draw(context, keys[0])
-        states = [model.decode(frames[:, n], times[:, n], keys[n]) for n in range(len(keys))]
+        numbers = zip(ticks(times[:, 0]), self.members[rows], strict=True)
+        keys = [Key(self.seed, int(tick), 0, member) for tick, member in numbers]
+        frames = model.draw(context, keys)
+        states = [model.decode(frames[:, n], times[:, n], keys, n) for n in range(times.shape[1])]
         return np.stack(states, axis=1)
 
 

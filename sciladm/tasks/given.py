@@ -7,7 +7,6 @@ two windows share tell the second one what the first has drawn.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -79,6 +78,7 @@ class Given:
     frames that differ from member to member, in place of the first of ``values``."""
 
     model: Model
+    precise: Precise
     times: Times
     values: Tensor
     observed: Tensor
@@ -142,7 +142,7 @@ class Given:
             context = denoiser.context(known, forcings, model.latent_statics)
         noise = unit_normal(keys, "denoiser", 0, context.mean.shape[1], model.grid.shape)
         noise = noise.to(model.device).double()
-        exact, precise = self._precise.denoiser, context.double()
+        exact, precise = self.precise.denoiser, context.double()
         usual = replace(precise, mean=precise.mean[:1], scale=precise.scale.mean(0, keepdim=True))
         told = lambda r: seen.told(exact.clean(r, usual))
         curvature = Curvature.of(told, noise[:1], seen.rows)
@@ -159,10 +159,6 @@ class Given:
                 for n, x in enumerate(seen.decoded(z))
             ]
         return list(apart(z.float(), len(here)).unbind(1)), fields
-
-    @cached_property
-    def _precise(self) -> "Precise":
-        return Precise.of(self.model)
 
     def _guided(
         self, noise: Tensor, asked: Observations, curvature: Curvature | None, context: Context
@@ -224,7 +220,7 @@ class Given:
             else:
                 none = torch.zeros_like(self.values[0])
                 frames.append(self._observed(none, none, none.bool()))
-        return Seen(self._precise.autoencoder, self.model.statics.double(), frames)
+        return Seen(self.precise.autoencoder, self.model.statics.double(), frames)
 
     def _with_rows(self, cells: Observed, number: int) -> Observed | Combined:
         """What was observed of a frame, if more than its cells was."""

@@ -20,6 +20,7 @@ from sciladm.tasks.errors import Error, errors
 from sciladm.tasks.gaps import Array, Gaps
 from sciladm.tasks.given import ENOUGH, Given, Method
 from sciladm.tasks.run import THREADS, versions
+from sciladm.tasks.seen import Precise
 from sciladm.tasks.voice import Voice
 from sciladm.tasks.whole import refuse_occupied, write_whole
 
@@ -42,7 +43,7 @@ class Wish:
     evaluations: int = 24
     seed: int = 0
     workers: int = 2
-    operators: tuple[Operator, ...] = ()
+    operator: tuple[Operator, ...] = ()
 
     def __post_init__(self) -> None:
         for name, number, least in (
@@ -76,7 +77,8 @@ def infill(
     values: Array = np.repeat(gaps.values[None], wish.members, axis=0)
     asked = [n for n in gaps.series() if not (kept[n] | ~valid).all()]
     rows = _rows(gaps, wish)
-    questions = [_given(gaps, numbers, error, wish, rows, past) for numbers in asked]
+    precise = Precise.of(model)
+    questions = [_given(gaps, numbers, error, wish, rows, past, precise) for numbers in asked]
     far = _far(gaps) + _rows_far(gaps, rows)
     left: list[float] = []
     for done, (numbers, given) in enumerate(zip(asked, questions, strict=True), start=1):
@@ -108,6 +110,7 @@ def _given(
     wish: Wish,
     rows: Sequence[Rows],
     past: Array | None,
+    precise: Precise,
 ) -> Given:
     model, window = gaps.model, gaps.model.recipe.window
     times, observed = gaps.frames.times[numbers], gaps.observed[numbers]
@@ -120,6 +123,11 @@ def _given(
             f"{times[0]} to {times[-1]} has {int(whole[: window.past].sum())}. A run with "
             "window.past: 0 fills frames without that"
         )
+    if early := [times[n] for n in range(window.past) if rows and len(rows[numbers[n]])]:
+        raise UserError(
+            f"something was observed at {early[0]}, which the run takes as it is: what is told of "
+            f"the first {window.past} of each stretch changes nothing; leave it out"
+        )
     anomalies = model.normaliser.normalise(gaps.values[numbers], times)
     std = error[numbers] / model.normaliser.std.reshape(1, -1, *[1] * (error.ndim - 2))
     values, seen, errors = (
@@ -127,7 +135,8 @@ def _given(
         for x in (np.where(observed, anomalies, np.float32(0)), observed, std.astype(np.float32))
     )
     return Given(
-        model, times, values, seen, errors, cast(Method, wish.method), wish.evaluations, wish.seed,
+        model, precise, times, values, seen, errors,
+        cast(Method, wish.method), wish.evaluations, wish.seed,
         [rows[n] for n in numbers] if rows else (),
         None if past is None else torch.from_numpy(past).to(model.device),
     )  # fmt: skip
@@ -135,11 +144,11 @@ def _given(
 
 def _rows(gaps: Gaps, wish: Wish) -> list[Rows]:
     """What operators say of the anomalies of each frame; none where there are no operators."""
-    if not wish.operators:
+    if not wish.operator:
         return []
     model, times = gaps.model, gaps.frames.times
     valid = model.normaliser.valid
-    each = [one.rows(model.fields, valid, times, model.step) for one in wish.operators]
+    each = [one.rows(model.fields, valid, times, model.step) for one in wish.operator]
     centres = model.normaliser.centre(times).astype(np.float64)
     scale = model.normaliser.std.reshape(-1, *[1] * (valid.ndim - 1))
     return [

@@ -1,6 +1,7 @@
 """Gaps of data that are read when they are asked for: each series is filled by itself, then."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import dask.array
@@ -10,7 +11,8 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from sciladm.model import Model
-from sciladm.tasks.gaps import Gaps
+from sciladm.observe.rows import frames_of
+from sciladm.tasks.gaps import Gaps, packing
 from sciladm.tasks.infill import QUANTILES, Wish, infill, notes
 
 
@@ -22,20 +24,28 @@ def is_lazy(ds: xr.Dataset) -> bool:
 def infill_lazily(model: Model, ds: xr.Dataset, wish: Wish) -> xr.Dataset:
     """`infill`, one block of the answer a series; its attributes lack what draws alone tell."""
     gaps = Gaps.of(model, ds)
-    numbers = list(gaps.series())
+    numbers, names = list(gaps.series()), list(model.fields.groups)
+    for one in wish.operator:
+        frames_of(one.times, gaps.frames.times, model.step, "observations", once=False)
     parts = [
-        delayed(_series, pure=False)(model, gaps.frames.ds.isel(time=n), wish) for n in numbers
+        delayed(_series, pure=False)(model, gaps.frames.ds[names].isel(time=n), wish)
+        for n in numbers
     ]
     new: dict[str, xr.DataArray] = {}
     for given in model.fields.groups:
         for name, ahead, kind in _told(given, gaps, wish):
             new[name] = _joined(name, given, ahead, kind, gaps, numbers, parts)
             new[name].attrs = _attributes(name, given, gaps)
+            if name == given:
+                new[name].encoding = packing(gaps.frames.ds[given], None)
     return gaps.returned(new).assign_attrs(notes(model, wish))
 
 
 def _series(model: Model, ds: xr.Dataset, wish: Wish) -> xr.Dataset:
-    return infill(model, ds.load(), wish)
+    """What is told of a series, told of it alone."""
+    times = np.asarray(ds["time"].values)
+    told = tuple(one.at(times, model.step) for one in wish.operator)
+    return infill(model, ds.load(), replace(wish, operator=told))
 
 
 def _told(given: str, gaps: Gaps, wish: Wish) -> Iterator[tuple[str, dict[str, Any], Any]]:
@@ -46,7 +56,7 @@ def _told(given: str, gaps: Gaps, wish: Wish) -> Iterator[tuple[str, dict[str, A
     if wish.output == "members":
         yield given, {"member": np.arange(wish.members)}, kind
     elif wish.output == "quantiles":
-        yield given, {"quantile": np.array(QUANTILES)}, kind
+        yield given, {"quantile": np.array(QUANTILES)}, np.dtype(np.float64)
     else:
         yield given, {}, kind
         yield f"{given}_std", {}, kind

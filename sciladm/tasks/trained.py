@@ -67,7 +67,7 @@ class TrainedModel:
         evaluations: int = 24,
         seed: int = 0,
         workers: int = 2,
-        operator: Sequence[Operator] = (),
+        operator: Operator | Sequence[Operator] = (),
     ) -> xr.Dataset:
         """An ensemble of what is missing in ``ds``: NaN is the question, members are the answer.
 
@@ -97,7 +97,7 @@ class TrainedModel:
             ``<name>_observed``; cells that never hold data stay NaN. Attributes tell the method.
             Where ``ds`` is lazy (dask) so is the answer, a block for each series.
         """
-        told = tuple(operator)
+        told = _several(operator)
         wish = Wish(members, obs_error, method, output, evaluations, seed, workers, told)
         return infill_lazily(self.model, ds, wish) if is_lazy(ds) else fill(self.model, ds, wish)
 
@@ -111,7 +111,11 @@ class TrainedModel:
         coarse: xr.Dataset,
         members: int = 16,
         obs_error: float | Mapping[str, float] = 0.0,
-        **options: Any,
+        method: Literal["guided", "oi"] = "guided",
+        output: Literal["members", "mean_std", "quantiles"] = "members",
+        evaluations: int = 24,
+        seed: int = 0,
+        workers: int = 2,
     ) -> xr.Dataset:
         """An ensemble of fields on the run's grid whose means over coarser cells are given.
 
@@ -120,12 +124,12 @@ class TrainedModel:
             members: Ensemble size.
             obs_error: Standard error of the means, in the unit of the variable; by name where
                 there are several.
-            **options: As of `infill`.
+            method, output, evaluations, seed, workers: As `infill` has them.
 
         Returns:
             Dataset over member, time and space.
         """
-        wish = Wish(members=members, **options)
+        wish = Wish(members, 0.0, method, output, evaluations, seed, workers)
         return from_means(self.model, AreaMean(coarse, obs_error), wish)
 
     def assimilate(
@@ -134,7 +138,11 @@ class TrainedModel:
         observations: Operator | Sequence[Operator],
         until: Any = None,
         members: int = 16,
-        **options: Any,
+        method: Literal["guided", "oi"] = "guided",
+        output: Literal["members", "mean_std", "quantiles"] = "members",
+        evaluations: int = 24,
+        seed: int = 0,
+        workers: int = 2,
     ) -> xr.Dataset:
         """An ensemble that goes on from a past and takes up what was observed, time after time.
 
@@ -146,13 +154,13 @@ class TrainedModel:
                 of the run apart after it; where nothing was observed at one, it is forecast.
             until: Last time; absent: of the last observation.
             members: Ensemble size.
-            **options: As of `infill`.
+            method, output, evaluations, seed, workers: As `infill` has them.
 
         Returns:
             Dataset over member, time and space: of each time given what was observed until then.
         """
-        told = tuple(observations) if isinstance(observations, Sequence) else (observations,)
-        wish = Wish(members=members, operators=told, **options)
+        told = _several(observations)
+        wish = Wish(members, 0.0, method, output, evaluations, seed, workers, told)
         return cycle(self.model, background, until, wish)
 
     def generate(
@@ -290,6 +298,10 @@ class TrainedModel:
             from the usual, which tells what is wrong.
         """
         return typical.typicality(self.model, ds, reference)
+
+
+def _several(told: Operator | Sequence[Operator]) -> tuple[Operator, ...]:
+    return tuple(told) if isinstance(told, Sequence) else (told,)
 
 
 def load(run: str | Path, device: str = "cpu", **changes: Any) -> TrainedModel:
