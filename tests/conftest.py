@@ -1,8 +1,11 @@
 """What several test files share: the tiny world, simulated once."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for small matrices threads cost more than they bring
 
 import numpy as np
 import pytest
