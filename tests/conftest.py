@@ -1,7 +1,11 @@
 """What several test files share: the tiny world, simulated once."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for small matrices threads cost more than they bring
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import sciladm
 from sciladm import recipe as recipes
 from sciladm.data.dataset import DataSet, open_dataset
 from sciladm.recipe import Recipe
+from sciladm.tasks import fit_rolled
 from sciladm.tasks.fit import fit
 from sciladm.tasks.trained import TrainedModel
 
@@ -55,6 +60,17 @@ QUICK = {
     "micro_batch": 4, "checkpoint_every": 3, "sampler.steps": 6, "evaluation.validation_inits": 1,
 }  # fmt: skip
 """What makes recipes/tiny.yaml a matter of seconds; its draws are as bad as that."""
+
+ENSEMBLES = 48
+"""Rolled out to fit how wide they are, where training at large takes hundreds."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_ensembles() -> Iterator[None]:
+    """No run of a test rolls out more than `ENSEMBLES`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_rolled, "ENSEMBLES", ENSEMBLES)
+        yield
 
 
 @pytest.fixture(scope="session")

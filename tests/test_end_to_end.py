@@ -15,14 +15,15 @@ import torch
 from sciladm import forecast, train
 from sciladm.model import Model
 from sciladm.training.average import at_width
-from tests.conftest import QUICK
+from tests.conftest import ENSEMBLES, QUICK
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
 KILLER = """
-import os, signal, sys
+import json, os, signal, sys
 from importlib import import_module
-import sciladm.tasks.fit, sciladm.tasks.validate, sciladm.tasks.write
+import sciladm.tasks.fit, sciladm.tasks.fit_rolled, sciladm.tasks.validate, sciladm.tasks.write
+import torch._dynamo  # which optimisers load, in seconds
 
 def deadly(function, left):
     def call(*args, **kwargs):
@@ -31,20 +32,20 @@ def deadly(function, left):
         return function(*args, **kwargs)
     return call
 
-door, calls, *arguments = sys.argv[1:]
-if door == "train":
-    import torch._dynamo  # which optimisers load, in seconds
-for number in map(int, calls.split(",")):
-    child = os.fork()
-    if child == 0:
-        if number:
-            left = iter(range(number))
-            for name in ("open", "fsync", "replace", "rename", "unlink", "mkdir"):
-                setattr(os, name, deadly(getattr(os, name), left))
-        import_module(f"sciladm.{door}").main(arguments)
-    print(os.waitpid(child, 0)[1], flush=True)
+ensembles, doors = json.loads(sys.argv[1])
+sciladm.tasks.fit_rolled.ENSEMBLES = ensembles
+for door, (calls, arguments) in doors.items():
+    for number in calls:
+        child = os.fork()
+        if child == 0:
+            if number:
+                left = iter(range(number))
+                for name in ("open", "fsync", "replace", "rename", "unlink", "mkdir"):
+                    setattr(os, name, deadly(getattr(os, name), left))
+            import_module(f"sciladm.{door}").main(arguments)
+        print(door, os.waitpid(child, 0)[1], flush=True)
 """
-"""A door in processes that kill themselves at their n-th call that changes the disk; 0: never."""
+"""Doors in processes that kill themselves at their n-th call that changes the disk; 0: never."""
 
 
 def contents(folder):
@@ -67,14 +68,6 @@ def done(process, code=0):
     return out, err
 
 
-def killed(door, calls, *arguments, cache):
-    """How often a door was killed before it ended."""
-    process = python("-c", KILLER, door, ",".join(map(str, calls)), *arguments, cache=cache)
-    ends = [int(line) for line in done(process)[0].split()]
-    assert set(ends) <= {0, signal.SIGKILL} and ends[-1] == 0, ends
-    return ends.count(signal.SIGKILL)
-
-
 def asked(run, out, members=10):
     return (
         run,
@@ -88,6 +81,29 @@ def asked(run, out, members=10):
         out,
         "--quiet",
     )
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_run, tiny, tmp_path_factory):
+    """A folder of what doors made that were killed on their way, and how often each was."""
+    folder = tmp_path_factory.mktemp("killed")
+    lines = {
+        "forecast": asked(tiny_run, folder / "F.zarr"),
+        "train": (ROOT / "recipes/tiny.yaml", "--run-dir", folder / "run", *SETTINGS, "--quiet"),
+    }
+    kills = {
+        "forecast": np.random.default_rng(0).integers(1, 60, size=4).tolist(),
+        "train": np.random.default_rng(1).integers(20, 160, size=2).tolist(),
+    }
+    doors = {door: ([*kills[door], 0], [*map(str, line)]) for door, line in lines.items()}
+    process = python("-c", KILLER, json.dumps((ENSEMBLES, doors)), cache=tiny.cache)
+    ends = [line.split() for line in done(process)[0].splitlines()]
+    count = {}
+    for door in doors:
+        own = [int(end) for name, end in ends if name == door]
+        assert set(own) <= {0, signal.SIGKILL} and own[-1] == 0, ends
+        count[door] = own.count(signal.SIGKILL)
+    return folder, count
 
 
 def test_the_run_folder(tiny_run):
@@ -118,24 +134,19 @@ def test_what_training_leaves_for_later(tiny_run):
         assert all(same) == alike
 
 
-def test_forecast_killed_at_many_calls(tiny_run, tiny_cache, tmp_path):
-    calls = [*np.random.default_rng(0).integers(1, 60, size=4), 0]
-    count = killed(
-        "forecast", calls, *asked(tiny_run, tmp_path / "F.zarr"), cache=tiny_cache.cache
-    )
-    assert count >= 3
+def test_forecast_killed_at_many_calls(killed, tiny_run, tiny_cache, tmp_path):
+    folder, count = killed
+    assert count["forecast"] >= 3
     with pytest.raises(SystemExit):
         forecast.main([str(one) for one in asked(tiny_run, tmp_path / "whole.zarr")])
-    assert contents(tmp_path / "F.zarr") == contents(tmp_path / "whole.zarr")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["F.zarr", "whole.zarr"]
+    assert contents(folder / "F.zarr") == contents(tmp_path / "whole.zarr")
+    assert sorted(p.name for p in folder.iterdir()) == ["F.zarr", "run"]
 
 
-def test_training_killed_at_many_calls(tiny_run, tiny_cache, tmp_path):
-    run = tmp_path / "run"
-    arguments = (ROOT / "recipes/tiny.yaml", "--run-dir", run, *SETTINGS, "--quiet")
-    calls = [*np.random.default_rng(1).integers(20, 160, size=2), 0]
-    assert killed("train", calls, *arguments, cache=tiny_cache.cache) == 2
-    ours, theirs = contents(run), contents(tiny_run)
+def test_training_killed_at_many_calls(killed, tiny_run):
+    folder, count = killed
+    assert count["train"] == 2
+    ours, theirs = contents(folder / "run"), contents(tiny_run)
     for name in theirs.keys() - {"facts.json"}:
         assert ours[name] == theirs[name], name
 

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -21,14 +20,14 @@ from sciladm.training.optim import schedule
 CHECKPOINT, METRICS = "net.checkpoint.safetensors", "metrics.jsonl"
 
 
-def small_run(folder, steps=60, pause=0.0, **options):
+def small_run(folder, steps=60, before=lambda step: None, **options):
     """A few weights fitted to noisy targets; everything random belongs to the step."""
     torch.manual_seed(0)
     first = nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 8, 4), nn.Flatten())
     net = nn.Sequential(first, nn.SiLU(), nn.Linear(8, 1))
 
     def step_loss(step, part):
-        time.sleep(pause)
+        before(step)
         x = torch.randn(16, 4, generator=training_generator(3, step))
         return (net(x) - x[:, :1] * x[:, 1:2]).square().mean()
 
@@ -50,19 +49,24 @@ def contents(folder):
 
 
 KILLER = """
-import os, random, signal, sys, time
+import os, random, signal, sys, threading, time
+import torch._dynamo  # which optimisers load, in seconds
 from tests.test_training import small_run
+
+def kill(seconds):
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
 chance = random.Random(1)
-for attempt in range(9):
+for last in (3, 9, 15, 22, 28, 36, 43, 50, None):
+    doomed = threading.Thread(target=kill, args=(chance.uniform(0, 0.02),), daemon=True)
     child = os.fork()
     if child == 0:
-        small_run(sys.argv[1], pause=0.005)
+        small_run(sys.argv[1], before=lambda step: step == last and doomed.start())
         os._exit(0)
-    if attempt < 8:
-        time.sleep(chance.uniform(0.02, 0.25))
-        os.kill(child, signal.SIGKILL)
     print(os.waitpid(child, 0)[1])
 """
+"""Runs of which each is killed some milliseconds after it began a step, wherever it is then."""
 
 
 def test_killed_and_resumed_ends_in_the_same_bytes(tmp_path):

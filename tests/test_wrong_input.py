@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -300,9 +301,15 @@ def contents(folder):
     }
 
 
+@cache
+def at_first(place):
+    """`contents` before any command; each leaves them as they were."""
+    return contents(place)
+
+
 def refused(line, words, place, capfd):
     """The command ends with 2 and one line that has these words; nothing changes."""
-    before = contents(place)
+    before = at_first(place)
     code, told = call(line, capfd)
     assert code == 2, told
     assert told.startswith("error: ") and told.count("\n") == 1, told
@@ -503,7 +510,7 @@ FULL = {
 @pytest.mark.parametrize("line", FULL)
 def test_a_full_disk(line, place, capsys):
     """What is there stays; with room again the same command ends in the same bytes."""
-    before = contents(place)
+    before = at_first(place)
     for size in FULL[line]:
         with small_disk(size):
             code, told = call(line, capsys)
@@ -522,7 +529,7 @@ def test_a_full_disk(line, place, capsys):
 
 
 def test_a_full_disk_under_a_report(place, capsys):
-    before = contents(place)
+    before = at_first(place)
     line = "evaluate F.zarr --set evaluation.baselines=[climatology] --out new-report"
     with small_disk(5000):
         code, told = call(line, capsys)
@@ -576,7 +583,7 @@ def test_permission_denied(place, capfd):
 )
 def test_as_programs(line, words, place):
     """Nothing else on stderr either, where libraries print for themselves."""
-    before = contents(place)
+    before = at_first(place)
     command = [sys.executable, "-m", *line.split(), "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

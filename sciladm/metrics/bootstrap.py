@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 FEWEST_BLOCKS = 15
 MOST_BLOCKS = 25
@@ -74,7 +74,7 @@ def interval(
         nothing = np.full(values.shape[1:], np.nan)
         return nothing, nothing
     tail = (1.0 - level) / 2.0
-    widen = stats.t.isf(tail, blocks - 1) / stats.norm.isf(tail) * (blocks / (blocks - 1)) ** 0.5
+    widen = stdtrit(blocks - 1, tail) / ndtri(tail) * (blocks / (blocks - 1)) ** 0.5
     columns = np.ascontiguousarray(values[1:].reshape(len(values) - 1, -1).T)
     ends = np.quantile(columns, [tail, 1.0 - tail], axis=1, overwrite_input=True)
     ends = ends.reshape(2, *values.shape[1:])
