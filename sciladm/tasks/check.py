@@ -1,0 +1,289 @@
+"""Are synthetic fields as good as real ones? Scores against what real years score, and a verdict.
+
+It knows no model: three data sets in, scores out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from sciladm.data.times import ticks
+from sciladm.metrics import faithfulness as faith
+from sciladm.metrics.copying import nearest, nearest_shifted, tail, tail_bound
+from sciladm.metrics.faithfulness import Score, Sets
+from sciladm.metrics.spectrum import spectrum_for
+from sciladm.metrics.usefulness import usefulness
+from sciladm.tasks.states import Array, Bools, Ints, States, Trio, read_trio, season
+
+Floats = NDArray[np.floating]
+
+HALF_YEAR = 183 * 86_400_000_000
+MOST, MOST_SPECTRA, MOST_SHIFTED, WIDEST = 1500, 300, 500, 32
+COMPONENTS, COVERED = 64, 16
+SPECTRAL_BAR, MARGINAL_BAR, RECALL_BAR = 0.05, 0.05, 0.9
+
+
+def thin(n: int, most: int) -> Ints:
+    """At most ``most`` of n rows, evenly."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+
+
+@dataclass(eq=False)
+class Judge:
+    """Anomalies about train's climatology [physical units], in train's standard deviation ``sd``
+    (channel, *space) where standardised; cells that are not valid are 0."""
+
+    trio: Trio
+    rng: np.random.Generator
+    shortest: float
+    ratios: dict[str, Floats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        trio = self.trio
+        self.space = tuple(range(1, trio.valid.ndim))
+        self.columns = season(trio.train.times, trio.train.times)
+        mean = trio.train.values.mean(axis=0)
+        self.origin = np.where(trio.valid, mean, 0)
+        self.law = self.fit(self.columns, self.whole(trio.train))
+        self.train, self.test = self.anomalies(trio.train), self.anomalies(trio.test)
+        self.synthetic = self.anomalies(trio.synthetic)
+        sd = self.train.std(axis=0)
+        self.sd = np.where(sd > 1e-6 * sd.max(axis=self.space, keepdims=True), sd, np.inf)
+        self.sets = Sets.of(trio.train.years, trio.train.months, trio.synthetic.months, self.rng)
+        area = trio.fields.grid.area * trio.valid
+        self.weight = area / area.sum(axis=self.space, keepdims=True) / len(area)
+        self.spectrum = spectrum_for(trio.fields.grid)
+
+    def whole(self, states: States) -> Array:
+        """Values less the origin, cells that are not valid 0."""
+        return np.where(self.trio.valid, states.values - self.origin, np.float32(0))
+
+    def fit(self, columns: Floats, values: Floats) -> Floats:
+        """Coefficients (k, …) of ``columns`` (n, k) by least squares."""
+        flat = values.reshape(len(values), -1)
+        solved = np.linalg.lstsq(columns, flat, rcond=None)[0]
+        return solved.reshape(-1, *values.shape[1:]).astype(np.float32)
+
+    def anomalies(self, states: States) -> Array:
+        """About train's climatology."""
+        columns = season(states.times, self.trio.train.times).astype(np.float32)
+        return self.whole(states) - np.tensordot(columns, self.law, axes=1)
+
+    def among(self, values: Floats) -> Iterator[tuple[Floats, Floats]]:
+        """Anomalies of each set of real years and of the years left, about the climatology of the
+        latter: that of train has seen the set, and would make it look too close."""
+        for chosen, left in zip(self.sets.chosen, self.sets.left, strict=True):
+            law = self.fit(self.columns[left], values[left])
+            both = (
+                values[rows] - np.tensordot(self.columns[rows].astype(np.float32), law, axes=1)
+                for rows in (chosen, left[thin(len(left), MOST)])
+            )
+            yield next(both), next(both)
+
+    def flat(self, anomalies: Floats) -> Array:
+        """Standardised and weighted by the root of area: (n, channel × cell), mean square 1."""
+        scaled = anomalies / self.sd * np.sqrt(self.weight)
+        return scaled.reshape(len(scaled), -1).astype(np.float32)
+
+
+def check_augmentation(
+    synthetic: xr.Dataset,
+    train: xr.Dataset,
+    test: xr.Dataset,
+    seed: int = 0,
+    shortest: float = 2.0,
+) -> xr.Dataset:
+    """Scores of ``synthetic`` against ``train``, held against those of real years, and a verdict.
+
+    All three have the same variables and grid; real ones and ``test``, which no model has seen,
+    have ``time``; synthetic ones (sample[, frame]) with a coordinate ``time``, or (member, time).
+    Returns ``value``, ``bound`` and ``passed`` (score) with coordinates ``check``, ``variable`` and
+    ``sense``; ``spectrum_ratio`` (variable, wavenumber); ``usefulness`` (trained_on), which is no
+    part of the attribute ``verdict``, "pass" or "fail". ``shortest`` wavelength [cells] of which
+    spectra are judged: an autoencoder's cutoff and two cells more. ``seed`` draws the real sets.
+    UserError for less than 100 samples, 4 years of train, other variables, grids or no times.
+    """
+    judge = Judge(
+        read_trio(synthetic, train, test), np.random.Generator(np.random.Philox(seed)), shortest
+    )
+    scores: dict[tuple[str, str], Score] = {
+        ("months", "all"): months(judge), **copying(judge), **kernels(judge),
+    }  # fmt: skip
+    for number, name in enumerate(judge.trio.fields.names):
+        scores["spectrum", name] = spectrum(judge, number, name)
+        scores["marginals", name] = marginals(judge, number)
+    return as_dataset(judge, scores)
+
+
+def months(judge: Judge) -> Score:
+    """How far the histogram of months is from train's."""
+    ours, real = judge.trio.synthetic.months, judge.trio.train.months
+    return Score(faith.months_apart(ours, real), faith.months_bound(len(ours), real, judge.rng))
+
+
+def copying(judge: Judge) -> dict[tuple[str, str], Score]:
+    """Tails of the distances to training fields, as they lie and under shifts. Held out are test
+    fields and, from training fields more than half a year away, training fields."""
+    real = ticks(judge.trio.train.times)
+    apart = np.abs(real[:, None] - real) > HALF_YEAR
+    train, test, ours = (judge.flat(x) for x in (judge.train, judge.test, judge.synthetic))
+    held = np.concatenate([nearest(test, train), nearest(train, train, apart)])
+    found = tail(nearest(ours, train), held)
+    scores = {("copying", "all"): Score(found, tail_bound(len(ours), len(held), judge.rng))}
+    ends = judge.trio.fields.grid.boundaries
+    train, test, ours = (
+        coarse(x.reshape(len(x), *judge.sd.shape), ends) for x in (train, test, ours)
+    )
+    few = thin(len(test), MOST_SHIFTED), thin(len(train), MOST_SHIFTED)
+    held = np.concatenate([
+        nearest_shifted(test[few[0]], train, ends),
+        nearest_shifted(train[few[1]], train, ends, apart[few[1]]),
+    ])  # fmt: skip
+    found = tail(nearest_shifted(ours, train, ends), held)
+    bound = tail_bound(len(ours), len(held), judge.rng)
+    return {**scores, ("shifted_copying", "all"): Score(found, bound)}
+
+
+def coarse(fields: Floats, boundaries: tuple[str, ...]) -> Floats:
+    """Means of blocks, so that no axis has more than WIDEST cells; one that wraps is only cut
+    into equal blocks, and stays as it is where there are none."""
+    for axis, end in enumerate(boundaries, start=2):
+        n = fields.shape[axis]
+        size = -(-n // WIDEST)
+        if end == "periodic":
+            size = next((f for f in range(size, n // 4) if n % f == 0), 1)
+        kept = np.take(fields, np.arange(n // size * size), axis)
+        shape = (*kept.shape[:axis], n // size, size, *kept.shape[axis + 1 :])
+        fields = kept.reshape(shape).mean(axis=axis + 1)
+    return fields
+
+
+def spectrum(judge: Judge, number: int, name: str) -> Score:
+    """Largest departure from 1 of the ratio of power to train's, in bands of a third or so of an
+    octave, in units of what is allowed."""
+    picked = judge.spectrum.wavenumbers
+    cells = max(judge.trio.fields.grid.shape)
+    judged = ~judge.spectrum.aliased & (picked <= cells / judge.shortest)
+    band = np.unique(np.rint(3 * np.log2(picked)), return_inverse=True)[1]
+
+    def power(anomalies: Floats) -> Floats:
+        return judge.spectrum(anomalies[thin(len(anomalies), MOST_SPECTRA)]).mean(axis=0)
+
+    def banded(one: Floats) -> Floats:
+        count = int(band[judged].max()) + 1
+        return np.bincount(band[judged], one[judged], minlength=count)
+
+    real = power(judge.train[:, number])
+    departures = banded(power(judge.synthetic[:, number])) / banded(real) - 1
+    among = np.array([
+        banded(power(chosen)) / banded(power(left)) - 1
+        for chosen, left in judge.among(judge.train[:, number])
+    ])  # fmt: skip
+    judge.ratios[name] = power(judge.synthetic[:, number]) / real
+    return faith.against(departures, among, SPECTRAL_BAR)
+
+
+def marginals(judge: Judge, number: int) -> Score:
+    """Largest departure of mean, standard deviation and quantiles [train's sd], over cells drawn
+    by their area, in units of what is allowed."""
+    weight = judge.weight[number].ravel() / judge.weight[number].sum()
+    cells = judge.rng.choice(len(weight), min(256, np.count_nonzero(weight)), p=weight)
+    sd = judge.sd[number].ravel()[cells]
+
+    def some(anomalies: Array) -> Floats:
+        return anomalies[:, number].reshape(len(anomalies), -1)[:, cells] / sd
+
+    real = some(judge.train)
+    departures = faith.moments(some(judge.synthetic)) - faith.moments(real)
+    among = [faith.moments(a) - faith.moments(b) for a, b in judge.among(real)]
+    return faith.against(departures, np.array(among), MARGINAL_BAR)
+
+
+def components(fields: Floats) -> Floats:
+    """The leading principal directions (cell, component) of fields (n, cell)."""
+    some = fields[thin(len(fields), MOST)]
+    values, vectors = np.linalg.eigh(some @ some.T)
+    kept = (values > 1e-6 * values[-1]).nonzero()[0][::-1][:COMPONENTS]
+    return np.asarray(some.T @ vectors[:, kept] / np.sqrt(values[kept]))
+
+
+def kernels(judge: Judge) -> dict[tuple[str, str], Score]:
+    """MMD² of anomalies and of fields with their season, and how much of test is covered."""
+    ours, real = judge.flat(judge.synthetic), judge.flat(judge.train)
+    axes = components(real)
+    ours, real, test = ours @ axes, real @ axes, judge.flat(judge.test) @ axes
+    few = [x[thin(len(x), MOST)] for x in (ours, real)]
+    width = faith.bandwidth(real)
+    pairs = list(judge.among(real))
+    bound = np.quantile([faith.mmd2(a, b, width) for a, b in pairs], 0.95)
+    covered = faith.recall(test[:, :COVERED], few[0][:, :COVERED])
+    least = [faith.recall(test[:, :COVERED], a[:, :COVERED]) for a, _ in pairs]
+    return {
+        ("mmd", "all"): Score(faith.mmd2(*few, width), float(bound)),
+        ("mmd_season", "all"): with_season(judge),
+        ("coverage", "all"): Score(
+            covered, min(RECALL_BAR * float(np.mean(least)), min(least)), at_least=True
+        ),
+    }
+
+
+def with_season(judge: Judge) -> Score:
+    """MMD² of fields that hold their seasonal cycle: mean over the sets of as many samples, of the
+    same months, in place of each set. Spread evenly over the year, fields differ less than chance
+    would have it, by the more the fewer they are. Months themselves are for `months` to judge."""
+    ours, real = (judge.flat(judge.whole(x)) for x in (judge.trio.synthetic, judge.trio.train))
+    axes = components(real)
+    ours, real = ours @ axes, real @ axes
+    width = faith.bandwidth(real)
+    calendar = judge.trio.train.months
+    found, among = [], []
+    for chosen, left in zip(judge.sets.chosen, judge.sets.left, strict=True):
+        rest = real[left[thin(len(left), MOST)]]
+        count = np.bincount(calendar[chosen], minlength=13)
+        instead = faith.matched(judge.trio.synthetic.months, count, judge.rng)
+        found.append(faith.mmd2(ours[instead], rest, width))
+        among.append(faith.mmd2(real[chosen], rest, width))
+    return Score(float(np.mean(found)), float(np.quantile(among, 0.95)))
+
+
+def as_dataset(judge: Judge, scores: dict[tuple[str, str], Score]) -> xr.Dataset:
+    """What `check_augmentation` returns."""
+    found = list(scores.values())
+    useful = usefulness(*(
+        coarse(x / judge.sd, judge.trio.fields.grid.boundaries)
+        for x in (judge.train, judge.synthetic[thin(len(judge.synthetic), MOST)], judge.test)
+    ), valid=coarse_mask(judge.trio.valid, judge), rng=judge.rng)  # fmt: skip
+    names = list(judge.ratios)
+    passed = all(score.passed for score in found)
+    return xr.Dataset(
+        {
+            "value": ("score", [score.value for score in found]),
+            "bound": ("score", [score.bound for score in found]),
+            "passed": ("score", [score.passed for score in found]),
+            "spectrum_ratio": (("channel", "wavenumber"), list(judge.ratios.values())),
+            "usefulness": ("trained_on", list(useful.values())),
+        },
+        {
+            "check": ("score", [check for check, _ in scores]),
+            "variable": ("score", [name for _, name in scores]),
+            "sense": ("score", ["at least" if s.at_least else "at most" for s in found]),
+            "channel": names,
+            "wavenumber": judge.spectrum.wavenumbers,
+            "trained_on": list(useful),
+        },
+        {
+            "verdict": "pass" if passed else "fail",
+            "synthetic_samples": len(judge.synthetic),
+            "train_samples": len(judge.train),
+            "test_samples": len(judge.test),
+        },
+    )
+
+
+def coarse_mask(valid: Bools, judge: Judge) -> Bools:
+    """Blocks of which every cell is valid."""
+    blocks = coarse(valid[None].astype(float), judge.trio.fields.grid.boundaries)[0]
+    return np.asarray(blocks > 0.99)
