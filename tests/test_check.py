@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.fft
 import xarray as xr
 
 import sciladm
@@ -9,6 +10,8 @@ from sciladm.conventions import UserError
 from sciladm.grid import Grid
 from sciladm.metrics.copying import nearest, nearest_shifted
 from sciladm.metrics.faithfulness import mmd2, recall
+from sciladm.tasks.check import Judge, copying, kernels, marginals, months, spectrum
+from sciladm.tasks.states import read_trio
 
 SHAPE = (16, 24)
 
@@ -53,3 +56,45 @@ def as_samples(ds: xr.Dataset) -> xr.Dataset:
     """Times as a coordinate of ``sample``."""
     times = ds["time"].values
     return ds.drop_vars("time").rename(time="sample").assign_coords(time=("sample", times))
+
+
+def changed(field_of, samples: xr.Dataset | None = None) -> xr.Dataset:
+    """Samples whose variables are ``field_of(name, values)``."""
+    ds = sampled() if samples is None else samples
+    return ds.assign({name: (ds[name].dims, field_of(name, ds[name].values)) for name in ds})
+
+
+def copied(train: xr.Dataset, number: int, shift: tuple[int, int]) -> xr.Dataset:
+    """Samples of which the first ``number`` are training fields, moved and with a little noise,
+    at the training fields' own times."""
+    ds, rng = sampled(), np.random.default_rng(0)
+    rows = rng.choice(train.sizes["time"], number, replace=False)
+    times = ds["time"].values.copy()
+    times[:number] = train["time"].values[rows]
+
+    def one(name, values):
+        climate = train[name].values.mean(axis=0)
+        season = train[name].values[rows] - anomaly(train, name)[rows]
+        moved = np.roll(anomaly(train, name)[rows], shift, axis=(1, 2))
+        noise = 0.1 * (train[name].values - climate).std() * rng.standard_normal(moved.shape)
+        return np.concatenate([season + moved + noise, values[number:]])
+
+    return changed(one, ds).assign_coords(time=("sample", times))
+
+
+def anomaly(ds: xr.Dataset, name: str) -> np.ndarray:
+    """About the mean of the same half month of all years."""
+    values = ds[name].values.reshape(-1, 24, *SHAPE)
+    return (values - values.mean(axis=0)).reshape(ds[name].shape)
+
+
+def damped(name: str, values: np.ndarray) -> np.ndarray:
+    """A tenth less power beyond a quarter of the cosine waves that the grid carries."""
+    waves = scipy.fft.dctn(values, axes=(1, 2), norm="ortho")
+    i, j = np.meshgrid(*(np.arange(n) / n for n in SHAPE), indexing="ij")
+    waves[:, np.hypot(i, j) > 0.25] *= np.sqrt(0.9)
+    return scipy.fft.idctn(waves, axes=(1, 2), norm="ortho")
+
+
+def judge(synthetic: xr.Dataset, real: tuple[xr.Dataset, xr.Dataset]) -> Judge:
+    return Judge(read_trio(synthetic, *real), np.random.default_rng(0), 2.0)

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from sciladm.grid import Boundary
 
 Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
+Waves = NDArray[np.complexfloating]
 
 TAIL = 0.005
 """Quantile of held-out fields' distances below which a field is too near to a training field."""
 BAR = 0.01
-_BYTES = 1 << 26
+_BYTES = 1 << 24
+_NOISE = 0.03
+"""Power per wave of noise that holds this share of a field's squares."""
 
 
 def nearest(fields: Floats, train: Floats, apart: NDArray[np.bool_] | None = None) -> Floats:
@@ -43,7 +45,11 @@ def nearest_shifted(
     apart: NDArray[np.bool_] | None = None,
 ) -> Floats:
     """1 − the largest correlation of each field (n, channel, *space) with any of ``train`` (m, …)
-    under any shift: periodic axes wrap, along others what leaves the grid is lost: (n,)."""
+    under any shift: periodic axes wrap, along others what leaves the grid is lost: (n,).
+
+    Scales count alike down to those that hold less than a little noise would: large ones look
+    alike under some shift anyway.
+    """
     space = fields.shape[2:]
     ends = zip(space, boundaries, strict=True)
     shape = tuple(
@@ -51,30 +57,35 @@ def nearest_shifted(
         for n, end in ends
     )
     axes = tuple(range(2, 2 + len(space)))
+    twice = np.full(shape[-1] // 2 + 1, 2.0)
+    twice[0] = 1.0
+    twice[-1] -= shape[-1] % 2 == 0
 
-    def waves(block: Floats) -> NDArray[np.complexfloating]:
+    def waves(block: Floats) -> Waves:
         norm = np.sqrt((block.astype(np.float64) ** 2).sum(axis=(1, *axes), keepdims=True))
         unit = (block / np.maximum(norm, 1e-12)).astype(np.float32)
         return np.asarray(scipy.fft.rfftn(unit, shape, axes=axes))
 
-    known = np.conj(waves(train))
+    def level(raw: Waves) -> Waves:
+        even = raw / np.sqrt(power + _NOISE)
+        square = (np.abs(even) ** 2 * twice).sum(axis=(1, *axes), keepdims=True)
+        norm = np.sqrt(square / np.prod(shape))
+        return np.asarray((even / np.maximum(norm, 1e-12)).astype(np.complex64))
+
+    known = waves(train)
+    power = (np.abs(known) ** 2).mean(axis=0)
+    known = np.conj(level(known))
     out = np.empty(len(fields))
     size = max(1, _BYTES // (16 * int(np.prod(shape))))
-    for i, field in enumerate(fields):
-        wave, best = waves(field[None])[0], -np.inf
+    for i in range(len(fields)):
+        wave, best = level(waves(fields[i : i + 1]))[0], -np.inf
         there = np.arange(len(train)) if apart is None else np.flatnonzero(apart[i])
         for start in range(0, len(there), size):
-            rows = there[start : start + size]
-            product = np.einsum("c...,mc...->m...", wave, known[rows])
-            largest = scipy.fft.irfftn(product, shape, axes=axes_of(product)).max()
-            best = max(best, float(largest))
+            product = (known[there[start : start + size]] * wave).sum(axis=1)
+            last = tuple(range(1, product.ndim))
+            best = max(best, float(scipy.fft.irfftn(product, shape, axes=last).max()))
         out[i] = 1 - best
     return out
-
-
-def axes_of(product: NDArray[np.complexfloating]) -> tuple[int, ...]:
-    """All axes but the first."""
-    return tuple(range(1, product.ndim))
 
 
 def tail(distances: Floats, held_out: Floats) -> float:
