@@ -21,7 +21,7 @@ from sciladm.tasks.states import Array, Bools, Ints, States, Trio, read_trio, se
 Floats = NDArray[np.floating]
 
 HALF_YEAR = 183 * 86_400_000_000
-MOST, MOST_SPECTRA, MOST_SHIFTED, WIDEST = 1500, 300, 500, 32
+MOST, MOST_SHIFTED, WIDEST, FOLDS = 1500, 400, 32, 10
 COMPONENTS, COVERED = 64, 16
 SPECTRAL_BAR, MARGINAL_BAR, RECALL_BAR = 0.05, 0.05, 0.9
 
@@ -44,11 +44,11 @@ class Judge:
     def __post_init__(self) -> None:
         trio = self.trio
         self.space = tuple(range(1, trio.valid.ndim))
-        self.columns = season(trio.train.times, trio.train.times)
+        columns = season(trio.train.times, trio.train.times)
         mean = trio.train.values.mean(axis=0)
         self.origin = np.where(trio.valid, mean, 0)
-        self.law = self.fit(self.columns, self.whole(trio.train))
-        self.train, self.test = self.anomalies(trio.train), self.anomalies(trio.test)
+        self.law = self.fit(columns, self.whole(trio.train))
+        self.train, self.test = self.crossed(trio.train), self.anomalies(trio.test)
         self.synthetic = self.anomalies(trio.synthetic)
         sd = self.train.std(axis=0)
         self.sd = np.where(sd > 1e-6 * sd.max(axis=self.space, keepdims=True), sd, np.inf)
@@ -72,16 +72,22 @@ class Judge:
         columns = season(states.times, self.trio.train.times).astype(np.float32)
         return self.whole(states) - np.tensordot(columns, self.law, axes=1)
 
+    def crossed(self, states: States) -> Array:
+        """Train's anomalies about the climatology of its other years, a tenth of them at a time:
+        a climatology that has seen a field makes its anomaly smaller than a sample's."""
+        columns, values = season(states.times, states.times), self.whole(states)
+        names = np.unique(states.years)
+        out = np.empty_like(values)
+        for group in np.array_split(names, min(FOLDS, len(names))):
+            rows = np.isin(states.years, group)
+            law = self.fit(columns[~rows], values[~rows])
+            out[rows] = values[rows] - np.tensordot(columns[rows].astype(np.float32), law, axes=1)
+        return out
+
     def among(self, values: Floats) -> Iterator[tuple[Floats, Floats]]:
-        """Anomalies of each set of real years and of the years left, about the climatology of the
-        latter: that of train has seen the set, and would make it look too close."""
+        """Rows of ``values`` (train, …) in each set of real years, and in the years left."""
         for chosen, left in zip(self.sets.chosen, self.sets.left, strict=True):
-            law = self.fit(self.columns[left], values[left])
-            both = (
-                values[rows] - np.tensordot(self.columns[rows].astype(np.float32), law, axes=1)
-                for rows in (chosen, left[thin(len(left), MOST)])
-            )
-            yield next(both), next(both)
+            yield values[chosen], values[left[thin(len(left), MOST)]]
 
     def flat(self, anomalies: Floats) -> Array:
         """Standardised and weighted by the root of area: (n, channel × cell), mean square 1."""
@@ -169,21 +175,16 @@ def spectrum(judge: Judge, number: int, name: str) -> Score:
     judged = ~judge.spectrum.aliased & (picked <= cells / judge.shortest)
     band = np.unique(np.rint(3 * np.log2(picked)), return_inverse=True)[1]
 
-    def power(anomalies: Floats) -> Floats:
-        return judge.spectrum(anomalies[thin(len(anomalies), MOST_SPECTRA)]).mean(axis=0)
-
     def banded(one: Floats) -> Floats:
         count = int(band[judged].max()) + 1
         return np.bincount(band[judged], one[judged], minlength=count)
 
-    real = power(judge.train[:, number])
-    departures = banded(power(judge.synthetic[:, number])) / banded(real) - 1
-    among = np.array([
-        banded(power(chosen)) / banded(power(left)) - 1
-        for chosen, left in judge.among(judge.train[:, number])
-    ])  # fmt: skip
-    judge.ratios[name] = power(judge.synthetic[:, number]) / real
-    return faith.against(departures, among, SPECTRAL_BAR)
+    ours = judge.spectrum(judge.synthetic[:, number]).mean(axis=0)
+    each = judge.spectrum(judge.train[:, number])
+    real = each.mean(axis=0)
+    among = [banded(a.mean(axis=0)) / banded(b.mean(axis=0)) - 1 for a, b in judge.among(each)]
+    judge.ratios[name] = ours / real
+    return faith.against(banded(ours) / banded(real) - 1, np.array(among), SPECTRAL_BAR)
 
 
 def marginals(judge: Judge, number: int) -> Score:
@@ -240,12 +241,11 @@ def with_season(judge: Judge) -> Score:
     width = faith.bandwidth(real)
     calendar = judge.trio.train.months
     found, among = [], []
-    for chosen, left in zip(judge.sets.chosen, judge.sets.left, strict=True):
-        rest = real[left[thin(len(left), MOST)]]
+    for chosen, (some, rest) in zip(judge.sets.chosen, judge.among(real), strict=True):
         count = np.bincount(calendar[chosen], minlength=13)
         instead = faith.matched(judge.trio.synthetic.months, count, judge.rng)
         found.append(faith.mmd2(ours[instead], rest, width))
-        among.append(faith.mmd2(real[chosen], rest, width))
+        among.append(faith.mmd2(some, rest, width))
     return Score(float(np.mean(found)), float(np.quantile(among, 0.95)))
 
 
