@@ -98,3 +98,152 @@ def damped(name: str, values: np.ndarray) -> np.ndarray:
 
 def judge(synthetic: xr.Dataset, real: tuple[xr.Dataset, xr.Dataset]) -> Judge:
     return Judge(read_trio(synthetic, *real), np.random.default_rng(0), 2.0)
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5, 6])
+def test_honest_samples_pass(seed, real):
+    one = judge(sampled(seed), real)
+    found = {"months": months(one), **kernels(one)}
+    found |= {f"spectrum {n}": spectrum(one, n, "a") for n in (0, 1)}
+    found |= {f"marginals {n}": marginals(one, n) for n in (0, 1)}
+    assert not {name: score for name, score in found.items() if not score.passed}
+
+
+def test_the_whole_passes_and_says_so(real):
+    small = [ds.isel(time=slice(None, None, 2)) for ds in real]
+    scores = sciladm.check_augmentation(as_samples(world(1980, 25, 3, 12)), *small)
+    assert scores.attrs["verdict"] == "pass", scores.to_dataframe()
+    few, shifted, samples = scores["usefulness"].values
+    assert samples > shifted > few
+
+
+def test_a_copy_in_fifty_is_caught(real):
+    found = copying(judge(copied(real[0], 12, (0, 0)), real))
+    assert not found["copying", "all"].passed
+
+
+def test_shifted_copies_are_caught_by_their_own_check(real):
+    found = copying(judge(copied(real[0], 60, (2, 5)), real))
+    assert found["copying", "all"].passed
+    assert not found["shifted_copying", "all"].passed
+
+
+def test_a_bias_is_caught(real):
+    one = judge(changed(lambda name, v: v + 0.2 * {"a": 1, "b": 5}[name]), real)
+    assert not marginals(one, 0).passed
+    assert not marginals(one, 1).passed
+    assert not kernels(one)["mmd", "all"].passed
+
+
+def test_damping_is_caught(real):
+    one = judge(changed(damped), real)
+    assert not spectrum(one, 0, "a").passed
+    assert not spectrum(one, 1, "b").passed
+    assert marginals(one, 0).passed
+
+
+def test_a_missing_season_is_caught(real):
+    ds = sampled()
+    assert not months(judge(ds.isel(sample=~ds.time.dt.month.isin([12, 1, 2]).values), real)).passed
+
+
+def test_seasons_under_wrong_labels_are_caught(real):
+    ds = sampled()
+    turned = ds.assign_coords(time=("sample", np.roll(ds.time.values, 12)))
+    one = judge(turned, real)
+    assert months(one).passed
+    assert not kernels(one)["mmd", "all"].passed
+
+
+def test_a_season_too_weak_is_caught(real):
+    def weak(name, values):
+        season = np.repeat(values.reshape(-1, 24, *SHAPE).mean(axis=0)[None], 25, axis=0)
+        mean = values.mean(axis=0)
+        return values - 0.5 * (season.reshape(values.shape) - mean)
+
+    assert not kernels(judge(changed(weak), real))["mmd_season", "all"].passed
+
+
+def test_narrow_samples_cover_too_little(real):
+    def narrow(name, values):
+        return values.mean(axis=0) + 0.7 * (values - values.mean(axis=0))
+
+    assert not kernels(judge(changed(narrow), real))["coverage", "all"].passed
+
+
+def test_frames_and_members_are_samples_too(real):
+    ds = sampled()
+    frames = ds.isel(sample=slice(0, 600, 2)).drop_vars("time").expand_dims(frame=2, axis=1)
+    frames = frames.assign_coords(time=(("sample", "frame"), ds.time.values.reshape(300, 2)))
+    assert read_trio(frames, *real).synthetic.values.shape == (600, 2, *SHAPE)
+    members = world(1980, 10, 3).expand_dims(member=3)
+    turned = members.transpose("latitude", "time", "member", "longitude")
+    one, other = (read_trio(m, *real).synthetic for m in (members, turned))
+    assert len(one.times) == 720
+    assert np.array_equal(np.sort(one.values, axis=0), np.sort(other.values, axis=0))
+    mean = world(1980, 10, 3)["a"].sel(time=one.times[7]).values
+    assert np.allclose(one.values[7, 0], mean) == np.isclose(one.values[7, 0, 0, 0], mean[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda ds: ds.drop_vars("b"), "synthetic has the variables a, train a, b"),
+        (lambda ds: ds.isel(latitude=slice(8)), "synthetic is on the grid"),
+        (lambda ds: ds.assign_coords(longitude=ds.longitude + 0.5), "longitude"),
+        (lambda ds: ds.isel(sample=slice(99)), "synthetic has 99 samples"),
+        (lambda ds: ds.drop_vars("time"), "synthetic has no `time`"),
+        (lambda ds: ds.where(ds.latitude > 31), "samples must be whole"),
+    ],
+)
+def test_what_does_not_fit_is_refused(spoil, words, real):
+    with pytest.raises(UserError, match=words):
+        read_trio(spoil(sampled()), *real)
+
+
+def test_too_few_years_are_refused(real):
+    short = world(1980, 3, 1, 48)
+    with pytest.raises(UserError, match="4 or more"):
+        read_trio(sampled(), short, real[1])
+
+
+def test_cells_without_values_are_left_out(real):
+    """Land in all three: scores are those of the other cells, and finite."""
+    sea = [ds.where(ds.latitude > 33) for ds in (sampled(), *real)]
+    one = judge(sea[0], (sea[1], sea[2]))
+    assert not one.weight[:, 0].any()
+    found = {**kernels(one), "spectrum": spectrum(one, 0, "a"), "marginals": marginals(one, 0)}
+    assert all(score.passed for score in found.values())
+
+
+def test_nearest_is_brute_force(rng=np.random.default_rng(0)):
+    a, b = rng.standard_normal((7, 5)), rng.standard_normal((9, 5))
+    apart = rng.random((7, 9)) > 0.5
+    pairs = np.linalg.norm(a[:, None] - b, axis=-1)
+    assert np.allclose(nearest(a, b), pairs.min(axis=1))
+    assert np.allclose(nearest(a, b, apart), np.where(apart, pairs, np.inf).min(axis=1))
+
+
+def test_a_shift_that_wraps_is_no_distance(rng=np.random.default_rng(0)):
+    train = rng.standard_normal((20, 2, 6, 8)).astype(np.float32)
+    moved = np.roll(train[:3], 3, axis=3)
+    assert np.allclose(nearest_shifted(moved, train, ("bounded", "periodic")), 0, atol=1e-5)
+    assert (nearest_shifted(moved, train, ("bounded", "bounded")) > 0.1).all()
+    assert (nearest_shifted(-moved, train, ("bounded", "periodic")) > 0.1).all()
+
+
+def test_mmd_without_bias_and_in_closed_form(rng=np.random.default_rng(0)):
+    """Unit Gaussians in d dimensions, kernel exp(−|x − y|²/w), means m apart."""
+    d, w, m = 3, 6.0, 0.7
+    scale = (w / (w + 4)) ** (d / 2)
+    exact = 2 * scale * (1 - np.exp(-(m**2) / (w + 4)))
+    a, b = rng.standard_normal((2, 40, 100, d))
+    b[..., 0] += m
+    drawn = [mmd2(x, y, w) for x, y in zip(a, b, strict=True)]
+    assert abs(np.mean(drawn) - exact) < 3 * np.std(drawn) / np.sqrt(40)
+
+
+def test_recall_of_what_is_there_and_what_is_not(rng=np.random.default_rng(0)):
+    samples = rng.standard_normal((200, 2))
+    assert recall(samples, samples) == 1
+    assert recall(samples + 100, samples) == 0
