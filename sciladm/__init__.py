@@ -6,8 +6,8 @@ from typing import Any
 
 __version__ = version("sciladm")
 __all__ = [
-    "AreaMean", "AugmentedDataset", "Points", "Weighted", "__version__", "check_augmentation", "fit",
-    "load", "open_dataset",
+    "AreaMean", "AugmentedDataset", "Points", "Weighted", "__version__", "check_augmentation",
+    "fit", "load", "open_dataset",
 ]  # fmt: skip
 
 _WHERE = {

@@ -79,12 +79,12 @@ def matched(months: Ints, count: NDArray[np.number], rng: np.random.Generator) -
 
 def against(departures: Floats, among: Floats, floor: float) -> Score:
     """The largest of ``departures`` (k,), each in units of twice the root mean square of those
-    ``among`` real years (set, k) or of ``floor``, whichever is larger; at most 1, or the 95 %
+    ``among`` real years (set, k) or of ``floor``, whichever is larger; at most 1, or the 99 %
     quantile among real years."""
     unit = np.maximum(floor, 2 * np.sqrt((among**2).mean(axis=0)))
     return Score(
         float(np.abs(departures / unit).max()),
-        max(1.0, float(np.quantile(np.abs(among / unit).max(axis=1), 0.95))),
+        max(1.0, float(np.quantile(np.abs(among / unit).max(axis=1), 0.99))),
     )
 
 

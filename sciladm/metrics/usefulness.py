@@ -1,4 +1,4 @@
-"""Do samples help to learn from few real fields? The middle of a field, told from its surroundings.
+"""Do samples help to learn from few real fields? The middle of one, told from its surroundings.
 
 Ridge regression of a central block on the cells around it, trained on few real fields alone, with
 noised and shifted copies of these, and with samples, as many; scored on held-out fields.
@@ -15,7 +15,10 @@ _NOISE = 0.1
 
 
 def usefulness(
-    train: Floats, samples: Floats, test: Floats, valid: NDArray[np.bool_],
+    train: Floats,
+    samples: Floats,
+    test: Floats,
+    valid: NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> dict[str, float]:
     """Share of the block's variance explained in ``test`` (n, channel, *space), by what was

@@ -35,7 +35,8 @@ def page(scores: xr.Dataset) -> str:
     failed = scores["passed"].values.size - int(scores["passed"].sum())
     told = "All checks are passed." if verdict == "pass" else f"{failed} of the checks fail."
     counts = " · ".join(
-        f"{scores.attrs[f'{name}_samples']} {words(name)}" for name in ("synthetic", "train", "test")
+        f"{scores.attrs[f'{name}_samples']} {words(name)}"
+        for name in ("synthetic", "train", "test")
     )
     tone = "good" if verdict == "pass" else "bad"
     body = (

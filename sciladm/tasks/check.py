@@ -106,8 +106,8 @@ def check_augmentation(
 
     All three have the same variables and grid; real ones and ``test``, which no model has seen,
     have ``time``; synthetic ones (sample[, frame]) with a coordinate ``time``, or (member, time).
-    Returns ``value``, ``bound`` and ``passed`` (score) with coordinates ``check``, ``variable`` and
-    ``sense``; ``spectrum_ratio`` (variable, wavenumber); ``usefulness`` (trained_on), which is no
+    Returns ``value``, ``bound`` and ``passed`` (score) with coordinates ``check``, ``variable``
+    and ``sense``; ``spectrum_ratio`` (variable, wavenumber); ``usefulness`` (trained_on), which is no
     part of the attribute ``verdict``, "pass" or "fail". ``shortest`` wavelength [cells] of which
     spectra are judged: an autoencoder's cutoff and two cells more. ``seed`` draws the real sets.
     UserError for less than 100 samples, 4 years of train, other variables, grids or no times.
@@ -116,8 +116,11 @@ def check_augmentation(
         read_trio(synthetic, train, test), np.random.Generator(np.random.Philox(seed)), shortest
     )
     scores: dict[tuple[str, str], Score] = {
-        ("months", "all"): months(judge), **copying(judge), **kernels(judge),
-    }  # fmt: skip
+        ("months", "all"): months(judge),
+        ("copying", "all"): copying(judge),
+        ("shifted_copying", "all"): shifted_copying(judge),
+        **kernels(judge),
+    }
     for number, name in enumerate(judge.trio.fields.names):
         scores["spectrum", name] = spectrum(judge, number, name)
         scores["marginals", name] = marginals(judge, number)
@@ -130,27 +133,35 @@ def months(judge: Judge) -> Score:
     return Score(faith.months_apart(ours, real), faith.months_bound(len(ours), real, judge.rng))
 
 
-def copying(judge: Judge) -> dict[tuple[str, str], Score]:
-    """Tails of the distances to training fields, as they lie and under shifts. Held out are test
-    fields and, from training fields more than half a year away, training fields."""
+def apart(judge: Judge) -> Bools:
+    """Which training fields are more than half a year from which (m, m): the ones held out from
+    the others, when it is asked how near real fields come."""
     real = ticks(judge.trio.train.times)
-    apart = np.abs(real[:, None] - real) > HALF_YEAR
+    return np.asarray(np.abs(real[:, None] - real) > HALF_YEAR)
+
+
+def copying(judge: Judge) -> Score:
+    """Tail of the distances to training fields, against those of fields held out."""
     train, test, ours = (judge.flat(x) for x in (judge.train, judge.test, judge.synthetic))
-    held = np.concatenate([nearest(test, train), nearest(train, train, apart)])
-    found = tail(nearest(ours, train), held)
-    scores = {("copying", "all"): Score(found, tail_bound(len(ours), len(held), judge.rng))}
+    held = np.concatenate([nearest(test, train), nearest(train, train, apart(judge))])
+    bound = tail_bound(len(ours), len(held), judge.rng)
+    return Score(tail(nearest(ours, train), held), bound)
+
+
+def shifted_copying(judge: Judge) -> Score:
+    """The same under all shifts, on a grid of no more than WIDEST cells along an axis."""
     ends = judge.trio.fields.grid.boundaries
     train, test, ours = (
-        coarse(x.reshape(len(x), *judge.sd.shape), ends) for x in (train, test, ours)
+        coarse(judge.flat(x).reshape(x.shape), ends)
+        for x in (judge.train, judge.test, judge.synthetic)
     )
-    few = thin(len(test), MOST_SHIFTED), thin(len(train), MOST_SHIFTED)
+    few = thin(len(train), MOST_SHIFTED)
     held = np.concatenate([
-        nearest_shifted(test[few[0]], train, ends),
-        nearest_shifted(train[few[1]], train, ends, apart[few[1]]),
+        nearest_shifted(test[thin(len(test), MOST_SHIFTED)], train, ends),
+        nearest_shifted(train[few], train, ends, apart(judge)[few]),
     ])  # fmt: skip
     found = tail(nearest_shifted(ours, train, ends), held)
-    bound = tail_bound(len(ours), len(held), judge.rng)
-    return {**scores, ("shifted_copying", "all"): Score(found, bound)}
+    return Score(found, tail_bound(len(ours), len(held), judge.rng))
 
 
 def coarse(fields: Floats, boundaries: tuple[str, ...]) -> Floats:

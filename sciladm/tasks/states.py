@@ -111,8 +111,9 @@ def flatten(ds: xr.Dataset, name: str) -> xr.Dataset:
     times = ds["time"].broadcast_like(xr.DataArray(np.zeros(list(whole.values())), dims=lead))
     dates = times.transpose(*lead).values.reshape(-1)
     bare = ds.drop_vars([c for c in ds.coords if set(ds[c].dims) & set(lead) or not ds[c].dims])
+    like = times.drop_vars(times.coords)
     rows = xr.Dataset({
-        v: bare[v].broadcast_like(times.drop_vars(times.coords)).stack(_row=lead, create_index=False)
+        v: bare[v].broadcast_like(like).stack(_row=lead, create_index=False)
         for v in bare.data_vars
     })  # fmt: skip
     return rows.rename(_row="time").assign_coords(time=dates)
