@@ -44,8 +44,9 @@ def check(
 
     check_folder(out)
     screen = cli.Screen(quiet)
-    fields = [open_store(paths) for paths in (synthetic, train, test)]
-    scores = check_augmentation(*fields, seed=seed, shortest=shortest)
+    scores = check_augmentation(
+        open_store(synthetic), open_store(train), open_store(test), seed, shortest
+    )
     write_check(out, scores)
     for row in scores[["value", "bound", "passed"]].to_dataframe().itertuples():
         mark = "" if row.passed else "   FAILS"

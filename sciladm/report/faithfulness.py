@@ -59,11 +59,13 @@ def page(scores: xr.Dataset) -> str:
 def score_table(scores: xr.Dataset) -> str:
     """One row for each score."""
     rows = []
-    for row in scores[["value", "bound", "passed"]].to_dataframe().itertuples():
-        tone, word = ("good", "passed") if row.passed else ("bad", "fails")
-        rows.append((words(row.check), [
-            f'<td class="text">{escape(words(row.variable))}</td>',
-            f"<td>{number(row.value)}</td>", f"<td>{row.sense} {number(row.bound)}</td>",
+    for n in range(scores.sizes["score"]):
+        row = scores.isel(score=n)
+        tone, word = ("good", "passed") if row["passed"] else ("bad", "fails")
+        rows.append((words(str(row["check"].item())), [
+            f'<td class="text">{escape(words(str(row["variable"].item())))}</td>',
+            f"<td>{number(float(row['value']))}</td>",
+            f"<td>{row['sense'].item()} {number(float(row['bound']))}</td>",
             f'<td class="{tone}">{word}</td>',
         ]))  # fmt: skip
     return html_table(["check", "variable", "value", "bound", ""], rows)

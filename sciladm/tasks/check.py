@@ -5,6 +5,7 @@ It knows no model: three data sets in, scores out.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,7 +19,7 @@ from sciladm.metrics.spectrum import spectrum_for
 from sciladm.metrics.usefulness import usefulness
 from sciladm.tasks.states import Array, Bools, Ints, States, Trio, read_trio, season
 
-Floats = NDArray[np.floating]
+Floats = NDArray[Any]
 
 HALF_YEAR = 183 * 86_400_000_000
 MOST, MOST_SHIFTED, WIDEST, FOLDS = 1500, 400, 32, 10
@@ -65,7 +66,7 @@ class Judge:
         """Coefficients (k, …) of ``columns`` (n, k) by least squares."""
         flat = values.reshape(len(values), -1)
         solved = np.linalg.lstsq(columns, flat, rcond=None)[0]
-        return solved.reshape(-1, *values.shape[1:]).astype(np.float32)
+        return np.asarray(solved.reshape(-1, *values.shape[1:]), np.float32)
 
     def anomalies(self, states: States) -> Array:
         """About train's climatology."""
@@ -92,7 +93,7 @@ class Judge:
     def flat(self, anomalies: Floats) -> Array:
         """Standardised and weighted by the root of area: (n, channel × cell), mean square 1."""
         scaled = anomalies / self.sd * np.sqrt(self.weight)
-        return scaled.reshape(len(scaled), -1).astype(np.float32)
+        return np.asarray(scaled.reshape(len(scaled), -1), np.float32)
 
 
 def check_augmentation(
@@ -107,10 +108,10 @@ def check_augmentation(
     All three have the same variables and grid; real ones and ``test``, which no model has seen,
     have ``time``; synthetic ones (sample[, frame]) with a coordinate ``time``, or (member, time).
     Returns ``value``, ``bound`` and ``passed`` (score) with coordinates ``check``, ``variable``
-    and ``sense``; ``spectrum_ratio`` (variable, wavenumber); ``usefulness`` (trained_on), which is no
-    part of the attribute ``verdict``, "pass" or "fail". ``shortest`` wavelength [cells] of which
-    spectra are judged: an autoencoder's cutoff and two cells more. ``seed`` draws the real sets.
-    UserError for less than 100 samples, 4 years of train, other variables, grids or no times.
+    and ``sense``; ``spectrum_ratio`` (channel, wavenumber); ``usefulness`` (trained_on), which is
+    no part of the attribute ``verdict``, "pass" or "fail". ``shortest`` wavelength [cells] that
+    spectra are judged at: an autoencoder's cutoff and two cells more. ``seed`` draws the real
+    sets. UserError for less than 100 samples, 4 years of train, other variables, grids or no times.
     """
     judge = Judge(
         read_trio(synthetic, train, test), np.random.Generator(np.random.Philox(seed)), shortest
@@ -201,12 +202,13 @@ def spectrum(judge: Judge, number: int, name: str) -> Score:
 def marginals(judge: Judge, number: int) -> Score:
     """Largest departure of mean, standard deviation and quantiles [train's sd], over cells drawn
     by their area, in units of what is allowed."""
-    weight = judge.weight[number].ravel() / judge.weight[number].sum()
-    cells = judge.rng.choice(len(weight), min(256, np.count_nonzero(weight)), p=weight)
+    weight: Floats = judge.weight[number].ravel() / judge.weight[number].sum()
+    count = min(256, int(np.count_nonzero(weight)))
+    cells = judge.rng.choice(len(weight), count, p=weight)
     sd = judge.sd[number].ravel()[cells]
 
     def some(anomalies: Array) -> Floats:
-        return anomalies[:, number].reshape(len(anomalies), -1)[:, cells] / sd
+        return np.asarray(anomalies[:, number].reshape(len(anomalies), -1)[:, cells] / sd)
 
     real = some(judge.train)
     departures = faith.moments(some(judge.synthetic)) - faith.moments(real)
@@ -227,14 +229,14 @@ def kernels(judge: Judge) -> dict[tuple[str, str], Score]:
     ours, real = judge.flat(judge.synthetic), judge.flat(judge.train)
     axes = components(real)
     ours, real, test = ours @ axes, real @ axes, judge.flat(judge.test) @ axes
-    few = [x[thin(len(x), MOST)] for x in (ours, real)]
+    few, some = ours[thin(len(ours), MOST)], real[thin(len(real), MOST)]
     width = faith.bandwidth(real)
     pairs = list(judge.among(real))
     bound = np.quantile([faith.mmd2(a, b, width) for a, b in pairs], 0.95)
-    covered = faith.recall(test[:, :COVERED], few[0][:, :COVERED])
+    covered = faith.recall(test[:, :COVERED], few[:, :COVERED])
     least = [faith.recall(test[:, :COVERED], a[:, :COVERED]) for a, _ in pairs]
     return {
-        ("mmd", "all"): Score(faith.mmd2(*few, width), float(bound)),
+        ("mmd", "all"): Score(faith.mmd2(few, some, width), float(bound)),
         ("mmd_season", "all"): with_season(judge),
         ("coverage", "all"): Score(
             covered, min(RECALL_BAR * float(np.mean(least)), min(least)), at_least=True
@@ -263,10 +265,11 @@ def with_season(judge: Judge) -> Score:
 def as_dataset(judge: Judge, scores: dict[tuple[str, str], Score]) -> xr.Dataset:
     """What `check_augmentation` returns."""
     found = list(scores.values())
-    useful = usefulness(*(
+    train, ours, test = (
         coarse(x / judge.sd, judge.trio.fields.grid.boundaries)
         for x in (judge.train, judge.synthetic[thin(len(judge.synthetic), MOST)], judge.test)
-    ), valid=coarse_mask(judge.trio.valid, judge), rng=judge.rng)  # fmt: skip
+    )
+    useful = usefulness(train, ours, test, coarse_mask(judge.trio.valid, judge), judge.rng)
     names = list(judge.ratios)
     passed = all(score.passed for score in found)
     return xr.Dataset(

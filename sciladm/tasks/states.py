@@ -77,18 +77,27 @@ def read_trio(synthetic: xr.Dataset, train: xr.Dataset, test: xr.Dataset) -> Tri
             f"train has times in {count} calendar years; what real years differ by among "
             f"themselves wants {FEWEST_YEARS} or more"
         )
-    valid = np.isfinite(states["train"].values).all(axis=0)
-    valid &= np.isfinite(states["test"].values).all(axis=0)
-    for number, channel in enumerate(fields.names):
-        if not valid[number].any():
+    valid = valid_cells(states, fields.names)
+    return Trio(fields, valid, states["synthetic"], states["train"], states["test"])
+
+
+def valid_cells(states: dict[str, States], names: list[str]) -> Bools:
+    """Cells (channel, *space) where train and test always have values; UserError if there are none
+    or samples lack any of them."""
+    valid = np.ones(states["train"].values.shape[1:], bool)
+    for name in ("train", "test"):
+        valid &= np.asarray(np.isfinite(states[name].values).all(axis=0))
+    for number, channel in enumerate(names):
+        there = valid[number]
+        if not there.any():
             raise UserError(f"{channel}: no cell has values at all times of train and test")
-        lost = ~np.isfinite(states["synthetic"].values[:, number][:, valid[number]])
+        lost = ~np.isfinite(states["synthetic"].values[:, number]).all(axis=0) & there
         if lost.any():
             raise UserError(
-                f"{channel}: synthetic has {lost.any(axis=0).sum()} cells without a value where "
-                "train and test always have one; samples must be whole"
+                f"{channel}: synthetic lacks values in {lost.sum()} cells where train and test "
+                "always have one; samples must be whole"
             )
-    return Trio(fields, valid, *states.values())
+    return valid
 
 
 def flatten(ds: xr.Dataset, name: str) -> xr.Dataset:
