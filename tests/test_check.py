@@ -10,7 +10,7 @@ from sciladm.conventions import UserError
 from sciladm.metrics.copying import nearest, nearest_shifted
 from sciladm.metrics.faithfulness import mmd2, recall
 from sciladm.tasks.check import (
-    Judge,
+
     copying,
     kernels,
     marginals,
@@ -117,8 +117,8 @@ def test_honest_samples_pass(seed, real):
 
 
 def test_the_whole_passes_and_says_so(real):
-    small = [ds.isel(time=slice(None, None, 2)) for ds in real]
-    scores = sciladm.check_augmentation(as_samples(world(1980, 25, 3, 12)), *small)
+    few = real[0].isel(time=slice(None, None, 3)), real[1].isel(time=slice(None, None, 2))
+    scores = sciladm.check_augmentation(sampled().isel(sample=slice(None, None, 3)), *few)
     assert scores.attrs["verdict"] == "pass", scores.to_dataframe()
     few, shifted, samples = scores["usefulness"].values
     assert samples > shifted > few
