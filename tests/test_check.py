@@ -10,7 +10,6 @@ from sciladm.conventions import UserError
 from sciladm.metrics.copying import nearest, nearest_shifted
 from sciladm.metrics.faithfulness import mmd2, recall
 from sciladm.tasks.check import (
-
     copying,
     kernels,
     marginals,
@@ -18,6 +17,7 @@ from sciladm.tasks.check import (
     shifted_copying,
     spectrum,
 )  # fmt: skip
+from sciladm.tasks.judge import Judge
 from sciladm.tasks.states import read_trio
 
 SHAPE = (16, 24)
@@ -131,9 +131,9 @@ def test_a_copy_in_fifty_is_caught(real):
 
 def test_shifted_copies_are_caught(real):
     few = real[0].isel(time=slice(None, None, 3)), real[1].isel(time=slice(None, None, 2))
-    one = judge(copied(few[0], 60, (0, 4)).isel(sample=slice(None, None, 2)), few)
+    one = judge(copied(few[0], 60, (2, 5)).isel(sample=slice(None, None, 2)), few)
+    assert copying(one).passed
     assert not shifted_copying(one).passed
-    assert shifted_copying(judge(sampled().isel(sample=slice(None, None, 2)), few)).passed
 
 
 def test_a_bias_is_caught(real):
@@ -239,10 +239,33 @@ def test_nearest_is_brute_force():
 def test_a_shift_that_wraps_is_no_distance():
     rng = np.random.default_rng(0)
     train = rng.standard_normal((20, 2, 6, 8)).astype(np.float32)
-    moved = np.roll(train[:3], 3, axis=3)
-    assert np.allclose(nearest_shifted(moved, train, ("bounded", "periodic")), 0, atol=1e-5)
-    assert (nearest_shifted(moved, train, ("bounded", "bounded")) > 0.1).all()
-    assert (nearest_shifted(-moved, train, ("bounded", "periodic")) > 0.1).all()
+    moved, whole = np.roll(train[:3], 3, axis=3), np.ones((2, 6, 8), bool)
+    around, ended = ("bounded", "periodic"), ("bounded", "bounded")
+    assert np.allclose(nearest_shifted(moved, train, whole, around), 0, atol=1e-4)
+    assert (nearest_shifted(-moved, train, whole, around) > 0.1).all()
+    assert np.allclose(nearest_shifted(moved, train, whole, ended), 0, atol=1e-4)
+    far = np.roll(moved, (3, 1), axis=(2, 3))
+    assert (nearest_shifted(far, train, whole, ended) > 0.05).all()
+
+
+def test_shifted_correlations_are_brute_force():
+    """Land and an edge: over shared cells alone, at least half of them."""
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((2, 5, 4)).astype(np.float32) + 3
+    valid = rng.random((5, 4)) > 0.2
+    best = -1.0
+    for i in range(-4, 5):
+        for j in range(4):
+            x, y = [], []
+            for p, q in np.argwhere(valid):
+                r, s = p + i, (q + j) % 4
+                if 0 <= r < 5 and valid[r, s]:
+                    x.append(a[r, s])
+                    y.append(b[p, q])
+            if len(x) >= valid.sum() / 2:
+                best = max(best, np.corrcoef(x, y)[0, 1])
+    found = nearest_shifted(a[None, None], b[None, None], valid[None], ("bounded", "periodic"))
+    assert np.allclose(found, 1 - best, atol=1e-3)
 
 
 def test_mmd_without_bias_and_in_closed_form():

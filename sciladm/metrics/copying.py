@@ -18,8 +18,6 @@ TAIL = 0.005
 """Quantile of held-out fields' distances below which a field is too near to a training field."""
 BAR = 0.01
 _BYTES = 1 << 24
-_NOISE = 0.03
-"""Power per wave of noise that holds this share of a field's squares."""
 
 
 def nearest(fields: Floats, train: Floats, apart: NDArray[np.bool_] | None = None) -> Floats:
@@ -41,51 +39,69 @@ def nearest(fields: Floats, train: Floats, apart: NDArray[np.bool_] | None = Non
 def nearest_shifted(
     fields: Floats,
     train: Floats,
+    valid: NDArray[np.bool_],
     boundaries: Sequence[Boundary],
     apart: NDArray[np.bool_] | None = None,
 ) -> Floats:
     """1 − the largest correlation of each field (n, channel, *space) with any of ``train`` (m, …)
     under any shift: periodic axes wrap, along others what leaves the grid is lost: (n,).
 
-    Scales count alike down to those that hold less than a little noise would: large ones look
-    alike under some shift anyway.
+    Each correlation is over the cells ``valid`` (channel, *space) in both, at least half of them,
+    with means taken there: Padfield (2012), eqs 5-9. Edges would be the likeness of fields else.
     """
-    space = fields.shape[2:]
-    ends = zip(space, boundaries, strict=True)
+    ends = zip(fields.shape[2:], boundaries, strict=True)
     shape = tuple(
         n if end == "periodic" else scipy.fft.next_fast_len(2 * n - 1, real=True)
         for n, end in ends
     )
-    axes = tuple(range(2, 2 + len(space)))
-    twice = np.full(shape[-1] // 2 + 1, 2.0)
-    twice[0] = 1.0
-    twice[-1] -= shape[-1] % 2 == 0
+    shifts = Shifts(shape, valid)
+    if apart is None:
+        apart = np.ones((len(fields), len(train)), bool)
+    best = np.full(len(fields), -1.0)
+    size = max(1, _BYTES // (8 * len(valid) * int(np.prod(shape))))
+    for start in range(0, len(train), size):
+        known = shifts.prepare(train[start : start + size], back=True)
+        for i in range(len(fields)):
+            there = np.flatnonzero(apart[i, start : start + size])
+            if there.size:
+                wave, mean, spread = shifts.prepare(fields[i : i + 1])
+                product = shifts.back((known[0][there] * wave).sum(axis=1))
+                product -= (known[1][there] * mean / shifts.count).sum(axis=1)
+                product *= shifts.enough / np.sqrt(known[2][there] * spread)
+                best[i] = max(best[i], float(product.max()))
+    return 1 - best
 
-    def waves(block: Floats) -> Waves:
-        norm = np.sqrt((block.astype(np.float64) ** 2).sum(axis=(1, *axes), keepdims=True))
-        unit = (block / np.maximum(norm, 1e-12)).astype(np.float32)
-        return np.asarray(scipy.fft.rfftn(unit, shape, axes=axes))
 
-    def level(raw: Waves) -> Waves:
-        even = raw / np.sqrt(power + _NOISE)
-        square = (np.abs(even) ** 2 * twice).sum(axis=(1, *axes), keepdims=True)
-        norm = np.sqrt(square / np.prod(shape))
-        return np.asarray((even / np.maximum(norm, 1e-12)).astype(np.complex64))
+class Shifts:
+    """Sums over the cells that two fields share, for all shifts at once: (…, *shape)."""
 
-    known = waves(train)
-    power = (np.abs(known) ** 2).mean(axis=0)
-    known = np.conj(level(known))
-    out = np.empty(len(fields))
-    size = max(1, _BYTES // (16 * int(np.prod(shape))))
-    for i in range(len(fields)):
-        wave, best = level(waves(fields[i : i + 1]))[0], -np.inf
-        there = np.arange(len(train)) if apart is None else np.flatnonzero(apart[i])
-        for start in range(0, len(there), size):
-            product = (known[there[start : start + size]] * wave).sum(axis=1)
-            last = tuple(range(1, product.ndim))
-            best = max(best, float(scipy.fft.irfftn(product, shape, axes=last).max()))
-        out[i] = 1 - best
-    return out
+    def __init__(self, shape: tuple[int, ...], valid: NDArray[np.bool_]) -> None:
+        self.shape, self.valid = shape, valid.astype(np.float32)
+        self.axes = tuple(range(-len(shape), 0))
+        self.mask = self.waves(self.valid)
+        count = self.back(self.mask * np.conj(self.mask))
+        self.count = np.maximum(count, 0.5)
+        self.enough = count.sum(axis=0) >= valid.sum() / 2
+
+    def waves(self, fields: Floats) -> Waves:
+        """(…, *space) to waves of the padded grid."""
+        return np.asarray(scipy.fft.rfftn(fields, self.shape, axes=self.axes))
+
+    def back(self, waves: Waves) -> Floats:
+        """The inverse, (…, *shape)."""
+        return np.asarray(scipy.fft.irfftn(waves, self.shape, axes=self.axes))
+
+    def prepare(self, fields: Floats, back: bool = False) -> tuple[Waves, Floats, Floats]:
+        """Waves of fields (n, channel, *space), their sums over shared cells (n, channel, *shape)
+        and squares about the means there (n, *shape); ``back``: for those that are moved."""
+        norm = np.sqrt((fields**2).sum(axis=tuple(range(1, fields.ndim)), keepdims=True))
+        unit = (fields * self.valid / np.maximum(norm, 1e-12)).astype(np.float32)
+        one, squares, mask = self.waves(unit), self.waves(unit**2), np.conj(self.mask)
+        if back:
+            one, squares, mask = np.conj(one), np.conj(squares), self.mask
+        sums = self.back(one * mask)
+        spread = (self.back(squares * mask) - sums**2 / self.count).sum(axis=1)
+        return one, sums, np.maximum(spread, 1e-3)
 
 
 def tail(distances: Floats, held_out: Floats) -> float:

@@ -80,12 +80,12 @@ def shifted_copying(judge: Judge) -> Score:
         coarse(judge.flat(x).reshape(x.shape), ends)
         for x in (judge.train, judge.test, judge.synthetic)
     )
-    few = thin(len(train), MOST_SHIFTED)
+    few, valid = thin(len(train), MOST_SHIFTED), coarse_mask(judge.trio.valid, judge)
     held = np.concatenate([
-        nearest_shifted(test[thin(len(test), MOST_SHIFTED)], train, ends),
-        nearest_shifted(train[few], train, ends, apart(judge)[few]),
+        nearest_shifted(test[thin(len(test), MOST_SHIFTED)], train, valid, ends),
+        nearest_shifted(train[few], train, valid, ends, apart(judge)[few]),
     ])  # fmt: skip
-    found = tail(nearest_shifted(ours, train, ends), held)
+    found = tail(nearest_shifted(ours, train, valid, ends), held)
     return Score(found, tail_bound(len(ours), len(held), judge.rng))
 
 
