@@ -6,8 +6,8 @@ from typing import Any
 
 __version__ = version("sciladm")
 __all__ = [
-    "AreaMean", "AugmentedDataset", "Points", "Weighted", "__version__", "fit", "load",
-    "open_dataset",
+    "AreaMean", "AugmentedDataset", "Points", "Weighted", "__version__", "check_augmentation",
+    "fit", "load", "open_dataset",
 ]  # fmt: skip
 
 _WHERE = {
@@ -15,6 +15,7 @@ _WHERE = {
     "AugmentedDataset": ("sciladm.tasks.augmented", "AugmentedDataset"),
     "Points": ("sciladm.observe", "Points"),
     "Weighted": ("sciladm.observe", "Weighted"),
+    "check_augmentation": ("sciladm.tasks.check", "check_augmentation"),
     "load": ("sciladm.tasks.trained", "load"),
     "fit": ("sciladm.tasks.entry", "fit"),
     "open_dataset": ("sciladm.tasks.entry", "open_dataset"),

@@ -39,6 +39,7 @@ DOORS = {
     "infill": "sciladm.infill",
     "generate": "sciladm.generate",
     "augment": "sciladm.augment",
+    "check": "sciladm.check",
     "simulate": "sciladm.simulate.__main__",
     "evaluate": "sciladm.evaluate",
 }

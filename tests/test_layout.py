@@ -12,7 +12,7 @@ ORDER = [
     "conventions", "calendar", "schema", "grid", "recipe_sampler", "recipe", "simulate", "metrics",
     "baselines", "data", "observe", "nn", "autoencoder", "diffusion", "latents", "training",
     "model", "report", "tasks", "cli", "train", "forecast", "infill",
-    "generate", "augment", "evaluate",
+    "generate", "augment", "check", "evaluate",
 ]  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
