@@ -1,5 +1,7 @@
 """Ensembles that go on from their own draws: worlds in which what they need is known."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from sciladm.diffusion.rolled import RANGE, Rolled
 from sciladm.model import Model
 from sciladm.nn.shrink import pooled
 from sciladm.tasks import fit_rolled
+from sciladm.tasks.fit_denoiser import missing
 from sciladm.tasks.forecast import from_states
 from tests.conftest import open_in
 
@@ -132,7 +135,7 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(tiny_run, tiny, tin
     model.path = tmp_path
     (tmp_path / "latents.zarr").symlink_to(tiny_run / "latents.zarr")
     model.denoiser.departure.std.mul_(0.5)
-    windows, starts = fit_rolled._starts(model, tiny.data)
+    windows, starts = fit_rolled._starts(model, tiny.data, "train")
     assert windows == fit_rolled.FREELY
 
     def narrow():
@@ -150,7 +153,23 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(tiny_run, tiny, tin
     assert (tmp_path / "rolled.safetensors").exists()
 
 
+def test_validation_says_how_much_is_missing(tiny_run, tiny, tiny_cache):
+    model = Model.load(tiny_run)
+    with ThreadPoolExecutor(1) as threads:
+        usual = fit_rolled._missing(model, tiny.data, threads)
+        assert 0.8 < usual < 1.3
+        model.rolled.size.mul_(0.5)
+        assert 1.6 < fit_rolled._missing(model, tiny.data, threads) / usual < 2.1
+    torch.manual_seed(0)
+    spread = torch.rand(4000).double() + 0.5
+    assert missing(2.25 * spread * (1 + torch.randn(4000) / 3), spread) == pytest.approx(
+        1.5, abs=0.02
+    )
+    assert abs(missing(spread[:9] * (1 + torch.randn(9) / 3), spread[:9]) - 1) < 0.02
+
+
 def test_a_split_of_single_windows_leaves_ensembles_alone(tiny_run, tiny, tiny_cache, monkeypatch):
     model, none = Model.load(tiny_run), []
     monkeypatch.setattr(fit_rolled.Windows, "of", lambda *_: none)
-    assert fit_rolled._starts(model, tiny.data) is None
+    assert fit_rolled._starts(model, tiny.data, "train") is None
+    assert fit_rolled._missing(model, tiny.data, None) == 1

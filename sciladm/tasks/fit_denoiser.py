@@ -191,7 +191,12 @@ def _missing_spread(model: Model, windows: Windows) -> float:
         off = torch.stack([(one + two) / 2 - future, (one - two) / 2]).flatten(3).square()
         found.append(torch.einsum("mbcn,c,n->mb", off, decoded, area).cpu())
     error, half = torch.cat(found, dim=1).double()  # half the variance drawn, in the error too
-    there, spread = error - half, 2 * half
+    return missing(error - half, 2 * half)
+
+
+def missing(there: Tensor, spread: Tensor) -> float:
+    """√(variance ``there`` is / variance drawn, ``spread``) from cases that are independent
+    (case,), drawn to 1."""
     ratio = (there.sum() / spread.sum()).clamp(min=1e-2)
     uncertain = (there - ratio * spread).square().sum() / spread.sum() ** 2
     kept = (1 - uncertain / (ratio - 1).square()).clamp(min=0)
