@@ -160,6 +160,8 @@ def test_downscaling_gives_fields_with_these_means(stills):
     scale = float(model.model.normaliser.std[0])
     off = fine.tracer.coarsen(y=4, x=4).mean() - blocks(days).tracer
     assert float(np.abs(off).max()) < 0.1 * scale
+    turned = blocks(days).isel(y=slice(None, None, -1), time=[1, 0]).transpose("x", "time", "y")
+    xr.testing.assert_allclose(model.downscale(turned, 4, evaluations=12), fine, atol=1e-4)
     width = fine.tracer.std("member").mean()
     assert 0.1 * scale < float(width) < 0.9 * scale
     with pytest.raises(UserError, match="the means have no `time`"):

@@ -244,5 +244,6 @@ def test_rows_of_anomalies_say_the_same():
     np.testing.assert_allclose(
         moved.values - said(moved, (x[0] - x[1]) / scale), misfit, atol=1e-6
     )
-    both = Rows.of([rows, moved])
+    both, other = Rows.of([rows, moved]), Rows.of([moved, rows])
     assert len(both) == 4 and both.weights.shape == (4, 96)
+    assert (both.values == other.values).all() and abs(both.weights - other.weights).sum() == 0

@@ -98,7 +98,7 @@ class AreaMean:
         if len(beyond := at[share[at] < COVERED]):
             raise UserError(
                 f"area means: {len(beyond)} cells with a value lie in part where the run's grid "
-                "has no data; put NaN there"
+                "has no data; put NaN where not all cells of a mean hold data"
             )
         return Rows(weights[at], values[0, at].astype(np.float64), error[at])
 

@@ -23,8 +23,8 @@ class Points:
 
     Columns: ``time``, one for each axis of the grid, ``value``, ``error`` (standard, of what the
     point says of the grid's cells, representativeness included), and, where a run has several,
-    ``variable`` and ``level``. Fields are interpolated linearly between centres of cells; of cells
-    that never hold data nothing is taken.
+    ``variable`` and ``level``. Errors are taken to be independent. Fields are interpolated
+    linearly between centres of cells; of cells that never hold data nothing is taken.
     """
 
     table: pd.DataFrame

@@ -29,12 +29,17 @@ class Rows:
 
     @classmethod
     def of(cls, parts: Sequence["Rows"]) -> "Rows":
-        """All of several, one after the other."""
-        return cls(
-            sparse.vstack([part.weights for part in parts], format="csr"),
-            np.concatenate([part.values for part in parts]),
-            np.concatenate([part.std for part in parts]),
-        )
+        """All of several, in an order that does not depend on theirs: by the cells they see, then
+        by what they say. Noise is told apart by a row's number."""
+        weights = sparse.vstack([part.weights for part in parts], format="csr")
+        values = np.concatenate([part.values for part in parts])
+        std = np.concatenate([part.std for part in parts])
+        weights.eliminate_zeros()
+        cells = np.arange(weights.shape[1], dtype=np.float64)
+        seen = abs(weights)
+        centre = seen @ cells / np.maximum(seen.sum(axis=1).A1, 1e-300)
+        order = np.lexsort((std, values, centre.round(6)))
+        return cls(weights[order], values[order], std[order])
 
     def __len__(self) -> int:
         return len(self.values)
