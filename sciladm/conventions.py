@@ -40,7 +40,8 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "y": ("y", "yc", "ycoord", "j", "nj", "rlat", "projection_y_coordinate", "south_north"),
     "x": ("x", "xc", "xcoord", "i", "ni", "rlon", "projection_x_coordinate", "west_east"),
 }  # fmt: skip
-_BY_NAME = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
+BY_NAME = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
+"""Known spellings, in small letters → ours."""
 _BY_STANDARD_NAME = {
     "time": "time", "forecast_reference_time": "init_time", "forecast_period": "lead_time",
     "realization": "member", "air_pressure": "level", "depth": "level", "height": "level",
@@ -122,7 +123,7 @@ def roles(ds: xr.Dataset, given: dict[str, str] | None = None) -> Roles:
 
 def _role(ds: xr.Dataset, dim: str) -> tuple[str, str] | None:
     """Role of one dimension and the reason, from its name, then its coordinate."""
-    if ours := _BY_NAME.get(dim.lower()):
+    if ours := BY_NAME.get(dim.lower()):
         return ours, "by its name"
     coordinate = ds.variables.get(dim)
     if coordinate is None:

@@ -83,6 +83,19 @@ def test_points_tell_variables_and_times_apart():
     np.testing.assert_allclose(got, [here.t, here.u], rtol=1e-6)
 
 
+def test_columns_of_points_come_in_any_order():
+    """A column is known by its name alone, never by where it stands."""
+    ds, _ = world(GLOBE, ("t", "u"))
+    deep = ds.assign(u=ds.u.expand_dims(level=[500, 850]))
+    fields = Fields.from_dataset(deep, {"t": None, "u": None})
+    at = {"lat": 10.0, "lon": 20.0, "variable": "u", "level": 850, "value": 3.0, "error": 0.1}
+    random = np.random.default_rng(2)
+    for _ in range(20):
+        names = random.permutation(["time", *at])
+        (rows, *_) = Points(table(**at)[names]).rows(fields, every(fields), TIMES, DAY)
+        assert list(rows.values) == [3] and rows.weights.indices.min() >= 2 * 72
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from scipy import sparse
 
 from sciladm.calendar import find
-from sciladm.conventions import SPACE, UserError, rename_in
+from sciladm.conventions import BY_NAME, SPACE, UserError
 from sciladm.data.fields import Fields
 from sciladm.data.times import Times
 from sciladm.grid import Axis, Grid
@@ -30,10 +29,10 @@ class Points:
     table: pd.DataFrame
 
     def __post_init__(self) -> None:
-        if "time" not in self.table:
+        clean = self.table.reset_index(drop=True).rename(columns=_columns(self.table))
+        if "time" not in clean:
             there = ", ".join(map(str, self.table.columns))
             raise UserError(f"points: no column time; there are {there}")
-        clean = self.table.reset_index(drop=True)
         object.__setattr__(self, "table", clean.assign(time=_dates(clean["time"])))
 
     @classmethod
@@ -57,7 +56,7 @@ class Points:
 
     def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
         """See `Operator`."""
-        table = self._named(fields)
+        table = self._whole(fields)
         weights, share = _interpolating(fields.grid, _channel(table, fields), table, valid)
         if len(dry := np.flatnonzero(share < 0.5)):
             raise UserError(
@@ -69,9 +68,9 @@ class Points:
         each = [np.flatnonzero(frame == number) for number in range(len(times))]
         return [Rows(weights[at], value[at], std[at]) for at in each]
 
-    def _named(self, fields: Fields) -> pd.DataFrame:
-        """With our names, and whole; UserError where a column lacks or has no sense."""
-        table = self.table.rename(columns=_columns(fields, list(map(str, self.table.columns))))
+    def _whole(self, fields: Fields) -> pd.DataFrame:
+        """Whole; UserError where a column lacks or has no sense."""
+        table = self.table
         several = len(fields.channels) > 1
         levels = any(channel.level is not None for channel in fields.channels)
         wanted = ["time", *fields.grid.names, "value", "error"]
@@ -106,11 +105,11 @@ def _dates(column: pd.Series) -> Any:
         ) from None
 
 
-def _columns(fields: Fields, names: list[str]) -> dict[str, str]:
-    """Columns as people call them → ours."""
-    as_dims = xr.Dataset(coords={name: (name, [0.0]) for name in names if name != "time"})
-    renamed = dict(zip(as_dims.dims, rename_in(as_dims).dims, strict=True))
-    return {str(k): str(v) for k, v in renamed.items() if v in (*SPACE, "level")}
+def _columns(table: pd.DataFrame) -> dict[Any, str]:
+    """Columns as people call them → ours; by name alone, never by where they stand."""
+    ours = {name: BY_NAME.get(str(name).lower()) for name in table.columns}
+    wanted = ("time", "level", *SPACE)
+    return {name: our for name, our in ours.items() if our in wanted and our not in table}
 
 
 def _channel(table: pd.DataFrame, fields: Fields) -> Ints:
