@@ -325,6 +325,10 @@ def test_lazy_questions_take_points(films):
     want = model.infill(days, 2, evaluations=12, operator=told)
     got = model.infill(days.chunk(time=1), 2, evaluations=12, operator=told)
     xr.testing.assert_allclose(got.compute(), want)
+    means = AreaMean(blocks(ds.isel(time=[9])))  # none in the first series
+    want = model.infill(days, 2, evaluations=12, operator=means)
+    got = model.infill(days.chunk(time=1), 2, evaluations=12, operator=means)
+    xr.testing.assert_allclose(got.compute(), want)
     with pytest.raises(UserError, match="at none of the 3 times"):
         model.infill(days.chunk(time=1), 2, operator=Points(points(ds.isel(time=[6]), 6, 0.2)))
 

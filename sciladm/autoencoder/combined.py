@@ -46,7 +46,7 @@ class Combined:
             shares[row, : stop - start] = weights.data[start:stop]
         std = np.maximum(std, LEAST * np.sqrt((shares**2).sum(1)))
         shared, told, error = (torch.tensor(x).to(like) for x in (shares, values, std))
-        one = cls(cells, torch.from_numpy(places), shared, told, error, error)
+        one = cls(cells, torch.from_numpy(places).to(like.device), shared, told, error, error)
         both = torch.diag_embed(error.square())
         for rows in torch.split(torch.arange(len(values)), TOGETHER):
             unit = torch.eye(len(values)).to(like)[rows]

@@ -83,7 +83,7 @@ class AreaMean:
         std = _std(self.error, names)
         error = np.repeat([std[fields.channels[n].variable] for n in numbers], over.shape[0])
         frames = Frames.of(self.ds, coarse)
-        values = coarse.to_array(frames.ds, gaps=True).reshape(len(frames.times), -1)
+        values = coarse.to_array(frames.ds, gaps=True).reshape(len(frames.times), len(error))
         found = frames_of(frames.times, times, step, "area means")
         return [
             self._of_frame(whole, np.concatenate(share), error, values[found == number])
