@@ -18,7 +18,7 @@ from sciladm.tasks.gaps import Array, Gaps
 from sciladm.tasks.run import origin
 from sciladm.tasks.strength import Strength
 from sciladm.tasks.voice import Voice
-from sciladm.tasks.whole import refuse_occupied, write_whole
+from sciladm.tasks.whole import write_answer
 
 log = logging.getLogger(__name__)
 Report = Callable[..., None]
@@ -127,7 +127,5 @@ def write_augment(
     model: Model, ds: xr.Dataset, asked: Asked, out: Path, overwrite: bool, voice: Voice
 ) -> None:
     """Copies of ``ds`` in a new zarr store ``out``, whole or not at all."""
-    refuse_occupied(out, overwrite, "augment_strength", "augmented")
-    with voice.progress("augment") as report:
-        copies = augment(model, ds, asked, report)
-    write_whole(copies, out)
+    made = lambda report: augment(model, ds, asked, report)
+    write_answer("augment", made, out, overwrite, voice)

@@ -20,7 +20,7 @@ from sciladm.model import Model
 from sciladm.tasks.augment import training
 from sciladm.tasks.run import THREADS, origin
 from sciladm.tasks.voice import Voice
-from sciladm.tasks.whole import refuse_occupied, write_whole
+from sciladm.tasks.whole import write_answer
 
 Array = NDArray[np.float32]
 Report = Callable[..., None]
@@ -117,7 +117,5 @@ def write_generate(
     out: Path, overwrite: bool, voice: Voice,
 ) -> None:  # fmt: skip
     """Samples in a new zarr store ``out``, whole or not at all."""
-    refuse_occupied(out, overwrite, "generate_seed", "generated")
-    with voice.progress("generate") as report:
-        samples = generate(model, n, like, seed, workers, report)
-    write_whole(samples, out)
+    made = lambda report: generate(model, n, like, seed, workers, report)
+    write_answer("generate", made, out, overwrite, voice)

@@ -22,7 +22,7 @@ from sciladm.tasks.given import ENOUGH, Given, Method
 from sciladm.tasks.run import THREADS, versions
 from sciladm.tasks.seen import Precise
 from sciladm.tasks.voice import Voice
-from sciladm.tasks.whole import refuse_occupied, write_whole
+from sciladm.tasks.whole import write_answer
 
 log = logging.getLogger(__name__)
 Output = Literal["members", "mean_std", "quantiles"]
@@ -97,10 +97,7 @@ def write_infill(
     model: Model, ds: xr.Dataset, wish: Wish, out: Path, overwrite: bool, voice: Voice
 ) -> None:
     """Fill ``ds`` and write it to a new zarr store ``out``, whole or not at all."""
-    refuse_occupied(out, overwrite, "infill_method", "filled")
-    with voice.progress("infill") as report:
-        filled = infill(model, ds, wish, report)
-    write_whole(filled, out)
+    write_answer("infill", lambda report: infill(model, ds, wish, report), out, overwrite, voice)
 
 
 def _given(
