@@ -86,3 +86,21 @@ def test_dropout_hides_contexts_in_training(tiny_run, tiny, tiny_cache, tmp_path
         change = (weight.detach() - before)[:, drawn:]
         moved[dropout] = float(change.square().mean())
     assert moved[0.999] < 0.1 * moved[0.0]
+
+
+def test_without_a_network_the_season_says_how_far(tiny_run, tiny, tiny_cache):
+    """Of training departures each part has, on average, the size that is said of it."""
+    model = Model.load(tiny_run)
+    mean = model.mean_forecast(0, says_scale=True)
+    fit_denoiser.train_mean(model, mean, tiny.data, 0, "season", lambda *_: None)
+    windows = Windows.of(model, tiny.data.splits, "train")
+    found, said = [], []
+    for past, forcings, future in windows.spread(512, 128):
+        centre, scale = mean(past, forcings, None)
+        found.append((mean.apart(future - centre) / scale).square())
+        said.append(scale)
+    assert abs(torch.cat(found).mean() - 1) < 0.05
+    scales = torch.cat(said)
+    assert scales.std(0).mean() > 0.02 * scales.mean()
+    alone = model.mean_forecast(0, says_scale=False)
+    assert alone.season is None and (alone(past, forcings, None)[1] == 1).all()

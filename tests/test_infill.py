@@ -520,6 +520,11 @@ def test_a_past_and_stations_are_cycled(tiny_run, tiny_cache):
         for p in parts
     ])  # fmt: skip
     until = states.time.values[3]
+    later = states.isel(time=[3]).assign_coords(time=states.time[:1])
+    two = model.assimilate(xr.concat([states.isel(time=[0]), later], "member"), [], members=4,
+                           evaluations=12)[name][:, 0]  # fmt: skip
+    apart = lambda a, b: float(((two[a] - two[b]) ** 2).mean())
+    assert apart(0, 2) + apart(1, 3) < 0.5 * (apart(0, 1) + apart(2, 3))
     analysed = model.assimilate(past, Points(stations), until, members=5, evaluations=12)
     assert analysed[name].dims[:2] == ("member", "time") and analysed.sizes["time"] == 3
     assert (analysed.time.values == states.time.values[1:4]).all()

@@ -13,6 +13,7 @@ from sciladm.nn.shrink import pooled
 from sciladm.tasks import fit_rolled
 from sciladm.tasks.fit_denoiser import missing
 from sciladm.tasks.forecast import from_states
+from sciladm.training.checkpoint import read_tensors
 from tests.conftest import open_in
 
 AREA, ENDS, SHAPE = torch.tensor([[0.5], [1.0], [0.7]]).expand(3, 4), ("pole", "periodic"), (3, 4)
@@ -130,7 +131,9 @@ def test_the_first_window_starts_from_what_was_analysed(tiny_run, tiny, tiny_cac
     assert not np.allclose(before[:, 1], after[:, 1], equal_nan=True)
 
 
-def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(tiny_run, tiny, tiny_cache, tmp_path):
+def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
+    tiny_run, tiny, tiny_cache, tmp_path, monkeypatch
+):
     model = Model.load(tiny_run)
     model.path = tmp_path
     (tmp_path / "latents.zarr").symlink_to(tiny_run / "latents.zarr")
@@ -150,7 +153,14 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(tiny_run, tiny, tin
     before = narrow()
     fit_rolled.fit_rolled(model, tiny.data, lambda *_: None)
     assert before > 2 and narrow() < 1 + 0.4 * (before - 1)
-    assert (tmp_path / "rolled.safetensors").exists()
+    fitted = read_tensors(tmp_path / "rolled.safetensors")[0]["rolled.size"]
+    assert torch.equal(fitted, model.rolled.size)
+    for number in (model.rolled.kept, model.rolled.size):
+        number.fill_(1)
+    usual = fit_rolled._missing
+    monkeypatch.setattr(fit_rolled, "_missing", lambda *given: 2 * usual(*given))
+    fit_rolled.fit_rolled(model, tiny.data, lambda *_: None)
+    torch.testing.assert_close(model.rolled.size, 2 * fitted)
 
 
 def test_validation_says_how_much_is_missing(tiny_run, tiny, tiny_cache):
