@@ -61,15 +61,15 @@ QUICK = {
 }  # fmt: skip
 """What makes recipes/tiny.yaml a matter of seconds; its draws are as bad as that."""
 
-ENSEMBLES = 48
-"""Rolled out to fit how wide they are, where training at large takes hundreds."""
+ROUNDS = (48, 48, 48, 48)
+"""Ensembles rolled out to fit how wide they are, where training at large takes hundreds."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def few_ensembles() -> Iterator[None]:
-    """No run of a test rolls out more than `ENSEMBLES`."""
+    """No run of a test rolls out more than `ROUNDS`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_rolled, "ENSEMBLES", ENSEMBLES)
+        patch.setattr(fit_rolled, "ROUNDS", ROUNDS)
         yield
 
 

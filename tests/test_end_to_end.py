@@ -15,7 +15,7 @@ import torch
 from sciladm import forecast, train
 from sciladm.model import Model
 from sciladm.training.average import at_width
-from tests.conftest import ENSEMBLES, QUICK
+from tests.conftest import QUICK, ROUNDS
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
@@ -32,8 +32,8 @@ def deadly(function, left):
         return function(*args, **kwargs)
     return call
 
-ensembles, doors = json.loads(sys.argv[1])
-sciladm.tasks.fit_rolled.ENSEMBLES = ensembles
+rounds, doors = json.loads(sys.argv[1])
+sciladm.tasks.fit_rolled.ROUNDS = rounds
 for door, (calls, arguments) in doors.items():
     for number in calls:
         child = os.fork()
@@ -96,7 +96,7 @@ def killed(tiny_run, tiny, tmp_path_factory):
         "train": np.random.default_rng(1).integers(20, 160, size=2).tolist(),
     }
     doors = {door: ([*kills[door], 0], [*map(str, line)]) for door, line in lines.items()}
-    process = python("-c", KILLER, json.dumps((ENSEMBLES, doors)), cache=tiny.cache)
+    process = python("-c", KILLER, json.dumps((ROUNDS, doors)), cache=tiny.cache)
     ends = [line.split() for line in done(process)[0].splitlines()]
     count = {}
     for door in doors:

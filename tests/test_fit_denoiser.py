@@ -8,7 +8,7 @@ import torch
 
 from sciladm.model import Model
 from sciladm.tasks import fit_denoiser
-from sciladm.tasks.fit_denoiser import _departures, _missing_spread
+from sciladm.tasks.fit_denoiser import _departures, _kept, _missing_spread
 from sciladm.tasks.windows import Windows
 
 
@@ -22,6 +22,18 @@ def test_missing_spread_is_found_in_draws(tiny_run, tiny, tiny_cache, narrow):
     again = _missing_spread(model, held)
     assert abs(found * narrow - 1) < 0.5 and abs(again - 1) < 0.25
     assert torch.isfinite(model.denoiser.departure.std).all()
+
+
+def test_departures_are_the_same_whether_kept_or_not(tiny_run, tiny, tiny_cache, monkeypatch):
+    model = Model.load(tiny_run)
+    windows = Windows.of(model, tiny.data.splits, "train")
+    kept = _kept(model, windows, 300)
+    monkeypatch.setattr(fit_denoiser, "HELD", 0)
+    again = _kept(model, windows, 300)
+    assert kept() is kept()
+    for _ in range(2):
+        both = zip(kept(), again(), strict=True)
+        assert all(torch.equal(a, b) for a, b in both)
 
 
 def test_departures_are_shares_of_the_scale_and_whiten(tiny_run, tiny, tiny_cache):

@@ -77,10 +77,13 @@ class LeastSquares:
         """Add a block: ``values`` (n, channel, *space)."""
         flat = values.reshape(*values.shape[:2], -1)
         present = np.isfinite(flat)
+        whole = bool(present.all())
         φ, slot = basis(times, self.a.shape[1]), slot_of(times, self.slots)
         for s in np.unique(slot):
             rows = slot == s
-            y = np.where(present[rows], flat[rows] - self.origin, 0.0)
+            y = flat[rows] - self.origin
+            if not whole:
+                y[~present[rows]] = 0.0
             self.b[s] += np.tensordot(φ[rows], y, axes=(0, 0))
             self.a[s] += φ[rows].T @ φ[rows]
             if self.moving.any():

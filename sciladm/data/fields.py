@@ -21,7 +21,16 @@ from sciladm.data.cards import Variable
 from sciladm.data.channels import NETCDF_FILL, channels_of
 from sciladm.data.channels import Channel as Channel
 from sciladm.data.forcings import forcings
-from sciladm.data.labels import aligned, axis_values, get, level_numbers, modulo, plain, sizes
+from sciladm.data.labels import (
+    aligned,
+    as_slice,
+    axis_values,
+    get,
+    level_numbers,
+    modulo,
+    plain,
+    sizes,
+)
 from sciladm.data.times import Times, ticks
 from sciladm.grid import Grid
 
@@ -128,8 +137,8 @@ class Fields:
         for name, numbers in self.groups.items():
             array, levels = get(ds, name), self._levels(numbers)
             if levels:
-                array = array.isel(level=level_numbers(array, levels))
-            out[:, numbers] = aligned(ds, array, self.grid, bool(levels))
+                array = array.isel(level=as_slice(level_numbers(array, levels)))
+            out[:, as_slice(numbers)] = aligned(ds, array, self.grid, bool(levels))
         for number, channel in enumerate(self.channels):
             part = out[:, number]
             part[part >= NETCDF_FILL] = np.nan

@@ -55,28 +55,34 @@ class Frames:
                 return np.asarray(values[place])
         order, inverse = np.unique(indices, return_inverse=True)
         runs = np.split(order, np.flatnonzero(np.diff(order) > 8) + 1)
+        if len(runs) == 1 and np.array_equal(indices, np.arange(order[0], order[0] + len(order))):
+            return self._run(int(order[0]), int(order[-1]) + 1)
         parts = [self._run(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]
         return np.concatenate(parts)[inverse]
 
     def hold(self, indices: Ints, limit: int = 2 << 30) -> "Frames":
         """The same with the states ``indices`` in memory, if they take no more bytes than that."""
-        size = 4 * len(indices) * len(self.fields.channels) * math.prod(self.fields.grid.shape)
-        if size > limit:
+        if self._bytes(len(indices)) > limit:
             return self
         kept = np.unique(indices)
-        values = np.concatenate([block for _, block in self.blocks(kept, 256)])
+        values = np.concatenate([block for _, block in self.blocks(kept)])
         return replace(self, held=(kept, values))
 
     def _run(self, start: int, stop: int) -> Array:
         return self.fields.to_array(self.ds.isel(time=slice(start, stop)))
 
-    def blocks(self, indices: Ints, size: int = 64) -> "Stream":
-        """(times, values) over ``indices`` in order, as often as wanted, about ``size`` at a time:
-        whole chunks of the store, where these are smaller than a few hundred states."""
+    def blocks(self, indices: Ints) -> "Stream":
+        """(times, values) over ``indices`` in order, as often as wanted, about 16 MiB at a time:
+        whole chunks of the store, where these take no more than a GiB."""
+        size = min(max((1 << 24) // self._bytes(1), 1), 512)
         stored = [self.ds[name].encoding.get("chunks") for name in self.ds.data_vars
                   if self.ds[name].dims[:1] == ("time",)]  # fmt: skip
         chunk = max((chunks[0] for chunks in stored if chunks), default=1)
-        return Stream(self, indices, -(-size // chunk) * chunk if chunk <= 4 * size else size)
+        whole = -(-size // chunk) * chunk
+        return Stream(self, indices, whole if self._bytes(whole) <= 1 << 30 else size)
+
+    def _bytes(self, states: int) -> int:
+        return 4 * states * len(self.fields.channels) * math.prod(self.fields.grid.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,6 +35,13 @@ def level_numbers(array: xr.DataArray, levels: Sequence[int]) -> list[int]:
     return [there.index(level) for level in levels]
 
 
+def as_slice(numbers: list[int]) -> slice | list[int]:
+    """Numbers that follow each other as a slice: stores and arrays read these several times as
+    fast as a list."""
+    first, count = numbers[0], len(numbers)
+    return slice(first, first + count) if numbers == [*range(first, first + count)] else numbers
+
+
 def axis_values(ds: xr.Dataset, name: str) -> NDArray[np.float64]:
     """Coordinate of an axis; 0, 1, 2 … where it has none."""
     if name not in ds.variables or ds[name].dims != (name,):
@@ -89,7 +96,7 @@ def aligned(ds: xr.Dataset, array: xr.DataArray, grid: Grid, levels: bool) -> Ar
         raise UserError(f"{array.name}: {sizes(array)} given, {' and '.join(absent)} wanted too")
     place = {axis.name: places(axis, ds, array.name) for axis in grid.axes}
     span = {name: slice(int(p.min()), int(p.max()) + 1) for name, p in place.items()}
-    values = read(array.isel(span).transpose(*wanted)).astype(np.float32)
+    values = read(array.isel(span).transpose(*wanted)).astype(np.float32, copy=False)
     shape = (
         values.shape[0] if "time" in lead else 1,
         values.shape[len(lead) - 1] if levels else 1,

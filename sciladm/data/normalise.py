@@ -72,10 +72,15 @@ class Normaliser:
         """The climatology at ``times``: (n, channel, *space)."""
         φ = basis(times, self.coefficients.shape[1]).astype(np.float32)
         slot = slot_of(times, self.slots)
-        out: Array = self.coefficients[slot, 0]
-        for k in range(1, φ.shape[1]):
-            # Term by term: a matrix product's bits would depend on how many times are asked for.
-            out += φ[:, k].reshape(-1, *(1,) * (out.ndim - 1)) * self.coefficients[slot, k]
+        out = np.empty((len(times), *self.coefficients.shape[2:]), np.float32)
+        term = np.empty(out.shape[1:], np.float32)
+        # Time by time and term by term: a matrix product's bits would depend on how many times are
+        # asked for, and one state at a time stays in the cache.
+        for row, number, harmonics in zip(out, slot, φ, strict=True):
+            mean, *waves = self.coefficients[number]
+            row[:] = mean
+            for wave, value in zip(waves, harmonics[1:], strict=True):
+                row += np.multiply(wave, value, out=term)
         return out
 
     def normalise(self, values: Array, times: Times) -> Array:

@@ -1,7 +1,7 @@
 """What is expected, then how frames depart from it: the two networks of a forecast."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
@@ -23,6 +23,8 @@ EXACT = 1e-5
 """Of the map of what the network leaves, which is to be least squares."""
 WINDOWS = 4800
 """Windows that closed forms are fitted on, spread over the split."""
+HELD = 1 << 30
+"""Bytes of departures that are kept rather than computed for each pass over them."""
 DRAWN = 256
 """Windows that ensembles are drawn from to see whether they spread enough."""
 
@@ -101,7 +103,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     the mean knows its answers, so they are a little small: their size is taken from validation."""
     own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
     windows = Windows.of(model, data.splits, "train")
-    denoiser.departure.measure(partial(_departures, model, windows, WINDOWS))
+    denoiser.departure.measure(_kept(model, windows, WINDOWS))
     count = parts(model.device)
     _fit_levels(model, windows)
     centre, spread = model.facts["sigma_centre"], model.facts["sigma_spread"]
@@ -162,6 +164,16 @@ def _share(model: Model, windows: Windows, step: int, part: int) -> Batch:
 def _moved(model: Model, windows: Windows, count: int, size: int = 256) -> Iterator[Batch]:
     for past, forcings, future in windows.spread(count, size):
         yield past.to(model.device), forcings.to(model.device), future.to(model.device)
+
+
+def _kept(model: Model, windows: Windows, count: int) -> Callable[[], Iterable[Tensor]]:
+    """Departures as often as wanted: a pass through the networks each time only where they are
+    too many to be kept."""
+    again = partial(_departures, model, windows, count)
+    if 4 * count * model.denoiser.weight.numel() > HELD:
+        return again
+    kept = list(again())
+    return lambda: kept
 
 
 @torch.no_grad()

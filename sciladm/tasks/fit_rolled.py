@@ -17,8 +17,9 @@ from sciladm.tasks.fit_denoiser import Report, missing, parts
 from sciladm.tasks.run import THREADS
 from sciladm.tasks.windows import Batch, Windows
 
-ENSEMBLES, MEMBERS, ROUNDS = 400, 4, 4
-"""Ensembles per round, spread over the split; a round corrects what the one before did."""
+ROUNDS, MEMBERS = (100, 100, 200, 400), 4
+"""Ensembles of each round, spread over the split; a round corrects what the one before did, and
+the first ones need not be exact."""
 HELD = 96
 """Ensembles from the validation split."""
 FREELY = 5
@@ -31,7 +32,7 @@ def rolled_steps(recipe: Recipe) -> float:
     """How many steps of training, forwards and backwards, roll-outs take as long as."""
     if not recipe.window.past:
         return 0.0
-    return ENSEMBLES * MEMBERS * FREELY * ROUNDS / recipe.denoiser.batch / 3
+    return (sum(ROUNDS) + HELD) * MEMBERS * FREELY / recipe.denoiser.batch / 3
 
 
 def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
@@ -40,20 +41,20 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
     and no others are asked for here."""
     if found := _starts(model, data, "train"):
         windows, starts = found
-        frames = starts.spread(10 * ENSEMBLES)
+        frames = starts.spread(10 * max(ROUNDS))
         model.rolled.measure(
             future.to(model.device).chunk(windows, 1)[0] for _, _, future in frames
         )
         with ThreadPoolExecutor(
             parts(model.device), initializer=torch.set_num_threads, initargs=(THREADS,)
         ) as threads:
-            for number in range(ROUNDS):
+            for number, ensembles in enumerate(ROUNDS):
                 told = threads.map(
                     lambda item: _tally(model, windows, *item),
-                    enumerate(starts.spread(ENSEMBLES, TOGETHER)),
+                    enumerate(starts.spread(ensembles, TOGETHER)),
                 )
                 model.rolled.improve(reduce(add, told), windows / 2)
-                report((number + 1) / ROUNDS)
+                report((number + 1) / len(ROUNDS))
             model.rolled.size.mul_(_missing(model, data, threads))
     model.save_part(ROLLED, rolled=model.rolled)
 
