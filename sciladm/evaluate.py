@@ -1,4 +1,4 @@
-"""Score forecast stores against the truth, beside every baseline, and write the report."""
+"""Score forecasts or filled gaps against the truth, beside baselines, and write the report."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def evaluate(
     forecasts: Annotated[
-        list[Path], typer.Argument(metavar="F.zarr", help="Forecast stores, one or more.")
+        list[Path],
+        typer.Argument(metavar="F.zarr", help="Stores of forecasts, or of filled gaps."),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report.")],
     truth: Annotated[
@@ -38,17 +39,19 @@ def evaluate(
     overwrite: cli.OverwriteOption = False,
     quiet: cli.QuietOption = False,
 ) -> None:
-    """Score forecast stores against the truth and write DIR/index.html and its tables.
+    """Score forecasts, or filled gaps, against the truth: DIR/index.html and its tables.
 
-    Several stores are compared on the initial times and leads that they share. A report that is
-    there is replaced, a folder that is none never, with --overwrite or without; one initial time
-    is in memory at once whatever --batch says.
+    Several stores are compared on the initial times and leads that they share. Fills are scored
+    where the truth has a value that they were not given. A report that is there is replaced, a
+    folder that is none never, with --overwrite or without; one initial time is in memory at once
+    whatever --batch says.
 
     \b
     Examples:
       python -m sciladm.evaluate forecast.zarr --out report/
       python -m sciladm.evaluate forecast.zarr perfect.zarr --out report/
       python -m sciladm.evaluate other.zarr --truth analyses.zarr --run RUN --out report/
+      python -m sciladm.evaluate filled.zarr --truth whole.nc --out report/
     """
     from sciladm.report import print_table, write_report
     from sciladm.report.page import check_folder
@@ -56,13 +59,16 @@ def evaluate(
     cli.parse_batch(batch)
     check_folder(out)
 
+    from sciladm.tasks.fills import are_fills
     from sciladm.tasks.score import score
+    from sciladm.tasks.score_fills import score_fills
 
     screen = cli.Screen(quiet)
     changes = cli.parse_settings(settings)
     if seed is not None:
         changes["evaluation.seed"] = seed
-    found = score(forecasts, truth, run, changes, cli.device(device), screen)
+    task = score_fills if are_fills(forecasts) else score
+    found = task(forecasts, truth, run, changes, cli.device(device), screen)
     write_report(
         out, found.scores, found.ranks, found.spectra, found.comparisons,
         [panel(found, example) for example in found.examples], found.provenance, found.notes,
@@ -88,7 +94,8 @@ def panel(found: "Scored", example: "Example") -> "MapPanel":
         return field
 
     mean = example.members.mean(axis=0)
-    fields = [("truth", example.truth - example.centre), ("ensemble mean", mean - example.centre)]
+    fields = [] if example.seen is None else [("observed", example.seen - example.centre)]
+    fields += [("truth", example.truth - example.centre), ("ensemble mean", mean - example.centre)]
     fields += [
         (f"member {m}", member - example.centre) for m, member in enumerate(example.members[:3])
     ]
@@ -97,8 +104,10 @@ def panel(found: "Scored", example: "Example") -> "MapPanel":
         ("error of the mean", mean - example.truth),
     ]
     when = str(example.init.astype("M8[h]"))
+    if example.lead:
+        when += f" + {format_duration(example.lead)}"
     return MapPanel(
-        f"{words(example.variable)}, anomaly, {when} + {format_duration(example.lead)}",
+        f"{words(example.variable)}, anomaly, {when}",
         example.units, y.values, x.values, [(label, flat(field)) for label, field in fields],
     )  # fmt: skip
 

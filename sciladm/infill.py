@@ -10,6 +10,7 @@ from sciladm.conventions import UserError
 
 if TYPE_CHECKING:
     from sciladm.observe import Operator
+    from sciladm.tasks.withhold import Withhold
 
 
 PointsOption = Annotated[
@@ -27,6 +28,22 @@ MeansErrorOption = Annotated[
     list[str] | None,
     typer.Option(metavar="[NAME=]STD", help="Standard error of the means. Absent: 0."),
 ]
+ErrorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]STD",
+        help="Standard error of what was observed, in the unit of the variable; by name where "
+        "there are several, once for each. Absent: 0, and observed values stay as they are.",
+    ),
+]
+WithholdOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE|MASK.nc",
+        help="Hide this share of the cells, or those where a mask is true, to score the fill "
+        "there: evaluate F.zarr --truth GAPPY.",
+    ),
+]
 
 
 def infill(
@@ -41,17 +58,11 @@ def infill(
         ),
     ] = None,
     members: Annotated[int, typer.Option(min=1, metavar="N", help="Ensemble size.")] = 16,
-    obs_error: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]STD",
-            help="Standard error of what was observed, in the unit of the variable; by name where "
-            "there are several, once for each. Absent: 0, and observed values stay as they are.",
-        ),
-    ] = None,
+    obs_error: ErrorOption = None,
     points: PointsOption = None,
     means: MeansOption = None,
     means_error: MeansErrorOption = None,
+    withhold: WithholdOption = None,
     method: Annotated[
         str,
         typer.Option(
@@ -79,6 +90,7 @@ def infill(
     Examples:
       python -m sciladm.infill runs/sst clouds.nc --out filled.zarr
       python -m sciladm.infill RUN buoys.nc --obs-error sst=0.2 --output mean_std --out map.zarr
+      python -m sciladm.infill RUN whole.nc --withhold 0.1 --out test.zarr
       python -m sciladm.infill RUN --means coarse.nc --points stations.csv --out fine.zarr
     """
     screen = cli.Screen(quiet)
@@ -89,11 +101,16 @@ def infill(
     from sciladm.model import Model
     from sciladm.tasks.assimilate import told_alone
     from sciladm.tasks.infill import Wish, write_infill
+    from sciladm.tasks.withhold import withheld
 
     model = Model.load(run, where)
     count = cli.workers(size, model.recipe.micro_batch)
     told = _told(gappy, points, means, broad, error)
     asked = open_store(gappy) if gappy else told_alone(model, told)
+    if withhold is not None:
+        if not gappy:
+            raise UserError("--withhold without GAPPY: there is no cell to hide")
+        asked = withheld(model, asked, _share(withhold), seed)
     wish = Wish(members, error, method, output, evaluations, seed, count, tuple(told))
     write_infill(model, asked, wish, out, overwrite, screen)
 
@@ -115,6 +132,16 @@ def _told(
     if not (gappy or told):
         raise UserError("nothing is asked: give GAPPY, --points or --means")
     return told
+
+
+def _share(told: str) -> "Withhold":
+    """A number, or a file of masks."""
+    from sciladm.data.store import open_store
+
+    try:
+        return float(told)
+    except ValueError:
+        return open_store([told])
 
 
 def _errors(told: list[str] | None, option: str) -> float | dict[str, float]:

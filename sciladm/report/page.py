@@ -69,7 +69,8 @@ def _page(
     notes: Sequence[str],
 ) -> str:
     named = [words(model) for model in results.models if model != "model"]
-    title = ": ".join(["Forecast verification", *([" and ".join(named)] if named else [])])
+    kind = "Verification of filled gaps" if results.leads == [FILL] else "Forecast verification"
+    title = ": ".join([kind, *([" and ".join(named)] if named else [])])
     simulated = "simulated" in str(provenance.get("source", ""))
     banner = (
         '<div class="banner">Simulated data: no score here is on ERA5.</div>' if simulated else ""
@@ -106,7 +107,8 @@ def _section(title: str, content: str, note: str = "") -> str:
 def _under_title(results: Results, provenance: Mapping[str, Any]) -> str:
     inits = int(results.scores["n_init"].max()) if len(results.scores) else 0
     members = results.scores.loc[results.scores["forecast"].isin(results.models), "n_members"]
-    parts = [f"{inits} initial times", f"{int(members.max()) if len(members) else 0} members"]
+    times = "times" if results.leads == [FILL] else "initial times"
+    parts = [f"{inits} {times}", f"{int(members.max()) if len(members) else 0} members"]
     if "source" in provenance:
         parts.insert(0, f"source: {provenance['source']}")
     if "test_reads" in provenance:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,9 +229,19 @@ def notes(model: Model, wish: Wish) -> dict[str, Any]:
         "infill_members": wish.members,
         "infill_evaluations": wish.evaluations,
         "infill_seed": wish.seed,
+        "infill_obs_error": _told_error(wish.obs_error),
+        "infill_besides": ", ".join(type(one).__name__ for one in wish.operator),
         "infill_run": str(model.facts["model_hash"]),
         "infill_versions": json.dumps(versions(), sort_keys=True),
     }
+
+
+def _told_error(error: Error) -> str:
+    """As JSON; of errors that differ from cell to cell, that they do."""
+    each = list(error.values()) if isinstance(error, Mapping) else [error]
+    if not all(isinstance(one, int | float) for one in each):
+        return json.dumps("per cell")
+    return json.dumps(dict(error) if isinstance(error, Mapping) else error)
 
 
 def _found(wish: Wish, far: int, left: list[float]) -> dict[str, Any]:

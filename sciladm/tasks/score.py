@@ -38,7 +38,8 @@ READS = "test_reads.jsonl"
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """Fields of one variable at one lead (…, *space), anomalies from ``centre`` still to take."""
+    """Fields of one variable at one lead (…, *space), anomalies from ``centre`` still to take;
+    of a fill what was ``seen``, NaN elsewhere."""
 
     variable: str
     units: str
@@ -47,6 +48,7 @@ class Example:
     truth: Array
     members: Array
     centre: Array
+    seen: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)

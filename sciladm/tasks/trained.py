@@ -25,6 +25,7 @@ from sciladm.tasks.in_memory import in_memory
 from sciladm.tasks.infill import Wish
 from sciladm.tasks.infill import infill as fill
 from sciladm.tasks.lazy import infill_lazily, is_lazy
+from sciladm.tasks.withhold import Withhold, withheld
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,7 @@ class TrainedModel:
         seed: int = 0,
         workers: int = 2,
         operator: Operator | Sequence[Operator] = (),
+        withhold: Withhold | None = None,
     ) -> xr.Dataset:
         """An ensemble of what is missing in ``ds``: NaN is the question, members are the answer.
 
@@ -91,12 +93,16 @@ class TrainedModel:
             workers: Micro-batches of members drawn at once.
             operator: What was observed besides cells of the grid: `sciladm.Points`,
                 `sciladm.AreaMean`, `sciladm.Weighted`, any number of them.
+            withhold: Hide this share of the cells, or those where masks are true, to see whether
+                they come back: there ``<name>_observed`` is false.
 
         Returns:
             ``ds`` with its variables over ``member`` too, and where they were observed as
             ``<name>_observed``; cells that never hold data stay NaN. Attributes tell the method.
             Where ``ds`` is lazy (dask) so is the answer, a block for each series.
         """
+        if withhold is not None:
+            ds = withheld(self.model, ds, withhold, seed)
         told = _several(operator)
         wish = Wish(members, obs_error, method, output, evaluations, seed, workers, told)
         return infill_lazily(self.model, ds, wish) if is_lazy(ds) else fill(self.model, ds, wish)

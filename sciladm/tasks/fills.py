@@ -1,0 +1,153 @@
+"""Filled stores, and what was hidden from them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from sciladm.calendar import find
+from sciladm.conventions import UserError, rename_in
+from sciladm.data.dataset import DataSet
+from sciladm.data.fields import Fields
+from sciladm.data.frames import Frames
+from sciladm.data.labels import aligned, get, level_numbers
+from sciladm.data.store import open_store
+from sciladm.data.times import Times
+from sciladm.model import Model
+from sciladm.tasks.run import FACTS
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """One store: ``ds`` (time, member, …) under our names, ``name`` in scores."""
+
+    name: str
+    path: Path
+    ds: xr.Dataset
+
+    @classmethod
+    def open(cls, path: Path, name: str) -> "Filled":
+        """A store of `infill` with its members."""
+        ds = rename_in(open_store(path))
+        if "member" not in ds.dims:
+            raise UserError(
+                f"{path} holds no members but {ds.attrs.get('infill_method', 'what was')} told of "
+                "them; fill with --output members to score it"
+            )
+        if "time" not in ds.dims and "time" in ds.variables:
+            ds = ds.set_coords("time").expand_dims("time")
+        return cls(name, path, ds.sortby("time"))
+
+    @property
+    def times(self) -> Times:
+        """Of its states (time,)."""
+        return np.asarray(self.ds["time"].values).astype("datetime64[ns]")
+
+    def read(self, number: int, fields: Fields, members: int) -> Array:
+        """The first ``members`` of a state (member, channel, *space)."""
+        one = self.ds[list(fields.groups)].isel(time=number, member=slice(members), drop=True)
+        return fields.to_array(one.rename(member="time"), gaps=True)
+
+    def observed(self, fields: Fields) -> Mask:
+        """Where cells were observed (time, channel, *space)."""
+        out = np.empty((len(self.times), len(fields.channels), *fields.grid.shape), bool)
+        for name, numbers in fields.groups.items():
+            array = get(self.ds, f"{name}_observed")
+            levels = [fields.channels[n].level for n in numbers]
+            kept = [level for level in levels if level is not None]
+            if kept:
+                array = array.isel(level=level_numbers(array, kept))
+            out[:, numbers] = aligned(self.ds, array, fields.grid, bool(kept)) > 0.5
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """What is scored: states of the truth at ``times`` (time, channel, *space), where something
+    was ``observed`` and where all stores had to fill what the truth knows, ``asked``."""
+
+    model: Model
+    data: DataSet
+    times: Times
+    truth: Array
+    observed: Mask
+    asked: Mask
+    error: float | dict[str, float]
+    members: int
+    seed: int
+
+
+def are_fills(stores: Sequence[Path]) -> bool:
+    """Whether these are stores of `infill`; UserError for a mixture."""
+    kinds = {"infill_method" in open_store(path).attrs for path in stores}
+    if len(kinds) > 1:
+        raise UserError("some of the stores are filled gaps and some are forecasts; score them "
+                        "apart")  # fmt: skip
+    return kinds == {True}
+
+
+def run_of(filled: Filled, given: Path | None) -> Path:
+    """The run that filled a store: the folder given, else that of its weights in runs/ here or
+    beside the store."""
+    if given is not None:
+        return given
+    mark = filled.ds.attrs.get("infill_run", "")
+    for place in (Path("runs"), filled.path.absolute().parent):
+        for facts in sorted(place.glob(f"*/{FACTS}")):
+            if json.loads(facts.read_text(encoding="utf-8")).get("model_hash") == mark:
+                return facts.parent
+    raise UserError(f"the run that filled {filled.path} (weights {mark}) was not found in runs/ "
+                    "nor beside it; give --run DIR")  # fmt: skip
+
+
+def hidden_from(
+    fills: Sequence[Filled], model: Model, data: DataSet, truth: Path | None, notes: list[str]
+) -> Hidden:
+    """Where ``truth`` (absent: ``data``) has values that no store was given; ``notes`` get what a
+    reader should know of it."""
+    frames = Frames.of(open_store(truth), model.fields) if truth else data.frames
+    times = fills[0].times
+    for one in fills[1:]:
+        times = np.intersect1d(times, one.times)
+    at = find(frames.times, times, model.step)
+    times, at = times[at >= 0], at[at >= 0]
+    if not len(times):
+        raise UserError(
+            f"the truth ({frames.times[0]} … {frames.times[-1]}) has no time in common with "
+            f"{', '.join(str(one.path) for one in fills)}; give the right one with --truth PATH"
+        )
+    states = model.fields.to_array(frames.ds.isel(time=at), gaps=True)
+    seen = []
+    for one in fills:
+        rows = np.searchsorted(one.times, times)
+        seen.append(one.observed(model.fields)[rows])
+    observed = np.logical_and.reduce(seen)
+    asked = np.isfinite(states) & model.normaliser.valid & ~np.logical_or.reduce(seen)
+    if not asked.any():
+        raise UserError(
+            "the truth has no value where one was filled in: score against data that are whole, "
+            "or fill with --withhold and score against what was filled"
+        )
+    members = min(int(one.ds.sizes["member"]) for one in fills)
+    told = json.loads(fills[0].ds.attrs.get("infill_obs_error", "0.0"))
+    if told == "per cell":
+        told, found = (
+            0.0,
+            "The errors of the observations differ from cell to cell; the baselines ",
+        )
+        notes.append(f"{found} take them as 0.")
+    notes.append(
+        f"{100 * asked.sum() / (np.isfinite(states) & model.normaliser.valid).sum():.1f} % of "
+        "what the truth knows was hidden, and is scored; the baselines see its values wherever "
+        "cells were observed."
+    )
+    own = model.recipe.evaluation
+    return Hidden(model, data, times, states, observed & np.isfinite(states), asked, told,
+                  members, own.seed)  # fmt: skip

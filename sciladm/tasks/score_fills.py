@@ -1,0 +1,122 @@
+"""Filled stores against what was hidden from them, beside what fills gaps without a denoiser."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sciladm.conventions import UserError
+from sciladm.metrics.bootstrap import FEWEST_BLOCKS
+from sciladm.metrics.derived import find_winds
+from sciladm.metrics.regions import regions
+from sciladm.metrics.scorer import Scorer
+from sciladm.metrics.tables import paired_table, rank_table, score_table
+from sciladm.tasks.fill_rivals import AT_ONCE, Rival, fill_rivals
+from sciladm.tasks.fills import Filled, Hidden, hidden_from, run_of
+from sciladm.tasks.run import open_run
+from sciladm.tasks.score import Example, Scored
+from sciladm.tasks.voice import Silent, Voice
+
+
+def score_fills(
+    stores: Sequence[Path],
+    truth: Path | None = None,
+    run: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    voice: Voice | None = None,
+) -> Scored:
+    """Score ``stores`` where ``truth`` (absent: the run's own data) has a value that was not
+    observed; arguments as `score` has them."""
+    voice = voice or Silent()
+    notes: list[str] = []
+    names = [path.stem for path in stores]
+    if len(stores) == 1:
+        names = ["model"]
+    elif len(set(names)) < len(names):
+        raise UserError(f"two stores are called {max(names, key=names.count)}; rename one")
+    fills = [Filled.open(path, name) for path, name in zip(stores, names, strict=True)]
+    home = run_of(fills[0], run)
+    model, data = open_run(home, torch.device(device), dict(changes or {}), None, voice)
+    hidden = hidden_from(fills, model, data, truth, notes)
+    scorer = Scorer(
+        model.fields.names, regions(model.fields.grid), model.fields.grid.area,
+        model.normaliser.std, [0.0], model.recipe.evaluation.headline or model.fields.names,
+        find_winds(model.fields.names),
+    )  # fmt: skip
+    makers: dict[str, Rival] = {one.name: _stored(one, hidden) for one in fills}
+    makers |= dict(fill_rivals(hidden, fills[0], voice, notes))
+    worth = np.flatnonzero(hidden.asked.reshape(len(hidden.times), -1).any(1))
+    with voice.progress("scores") as report:
+        for done, number in enumerate(worth, start=1):
+            centre = model.normaliser.centre(hidden.times[[number]])[0]
+            for name, make in makers.items():
+                scorer.add(
+                    name, hidden.times[number], 0, make(int(number)), hidden.truth[number],
+                    hidden.asked[number], centre,
+                )  # fmt: skip
+            report(done / len(worth))
+    return _read_out(fills, hidden, scorer, makers, home, truth, notes)
+
+
+def _stored(one: Filled, hidden: Hidden) -> Rival:
+    rows = np.searchsorted(one.times, hidden.times)
+    return lambda number: one.read(int(rows[number]), hidden.model.fields, hidden.members)
+
+
+def _read_out(
+    fills: Sequence[Filled],
+    hidden: Hidden,
+    scorer: Scorer,
+    makers: Mapping[str, Rival],
+    home: Path,
+    truth: Path | None,
+    notes: list[str],
+) -> Scored:
+    model, data = hidden.model, hidden.data
+    drawn = scorer.resamples(hidden.times, 1)
+    if drawn.blocks < FEWEST_BLOCKS:
+        notes.append(
+            f"The times span {drawn.blocks} independent stretches, fewer than {FEWEST_BLOCKS}: "
+            "too few for intervals, so none are given and nothing is judged."
+        )
+    pairs = [(one.name, name) for one in fills for name in scorer.forecasts if name != one.name]
+    compared = [paired_table(scorer, a, b) for a, b in pairs]
+    table = pd.concat(compared, ignore_index=True) if compared else pd.DataFrame()
+    scores, ranks = score_table(scorer), rank_table(scorer)
+    for one in (scores, ranks, table):  # a fill has no lead
+        one["lead_hours"] = np.nan
+    most = int(hidden.asked.reshape(len(hidden.times), -1).sum(1).argmax())
+    told: dict[str, Any] = {"source": data.source, "data": data.title, "run": home.resolve().name,
+            "truth": truth.name if truth else "the data of the run",
+            "times": f"{len(hidden.times)}, {hidden.times[0].astype('M8[m]')} … "
+                     f"{hidden.times[-1].astype('M8[m]')}",
+            "evaluation_seed": hidden.seed, "sciladm_version": version("sciladm")}  # fmt: skip
+    for fill in fills:
+        facts = {k: v for k, v in fill.ds.attrs.items() if str(k).startswith("infill_")}
+        told[fill.name] = {"store": fill.path.name, **facts}
+    return Scored(
+        scores, ranks, pd.DataFrame(), table, _examples(hidden, makers[fills[0].name], most),
+        model.fields, list(model.recipe.evaluation.headline or model.fields.names),
+        {channel.name: channel.units for channel in model.fields.channels},
+        told | {"recipe": model.recipe.text()}, notes,
+    )  # fmt: skip
+
+
+def _examples(hidden: Hidden, make: Rival, number: int, count: int = 3) -> list[Example]:
+    """The first headline variables at the time of most gaps."""
+    model, drawn = hidden.model, make(number)
+    centre = model.normaliser.centre(hidden.times[[number]])[0]
+    out = []
+    for name in (model.recipe.evaluation.headline or model.fields.names)[:count]:
+        c = model.fields.names.index(name)
+        seen = np.where(hidden.observed[number, c], hidden.truth[number, c], np.float32(np.nan))
+        out.append(Example(
+            name, model.fields.channels[c].units, hidden.times[number], AT_ONCE[0],
+            hidden.truth[number, c], drawn[:, c], centre[c], seen,
+        ))  # fmt: skip
+    return out
