@@ -104,6 +104,8 @@ def test_a_fill_is_scored_where_it_was_hidden(stills, tmp_path, capsys):
     oi = model.infill(hidden(days, gap(days)), 8, method="oi")
     again = fair_crps(oi.tracer.values, truth)[:, where].mean()
     assert np.isclose(table.fair_crps["optimal_interpolation"], again, rtol=1e-4)
+    (line,) = (run / "test_reads.jsonl").read_text().splitlines()[-1:]
+    assert '"times": 6' in line and "infill_method" in line
     page = (report / "index.html").read_text()
     assert "filled gaps" in page and "observed" in page and "Forecast verification" not in page
 

@@ -43,6 +43,9 @@ class Filled:
             )
         if "time" not in ds.dims and "time" in ds.variables:
             ds = ds.set_coords("time").expand_dims("time")
+        if ds["time"].dtype.kind != "M":
+            raise UserError(f"{path}: time is of calendar {ds['time'].dt.calendar}; scores are "
+                            "taken on the standard calendar alone")  # fmt: skip
         return cls(name, path, ds.sortby("time"))
 
     @property
@@ -138,11 +141,8 @@ def hidden_from(
     members = min(int(one.ds.sizes["member"]) for one in fills)
     told = json.loads(fills[0].ds.attrs.get("infill_obs_error", "0.0"))
     if told == "per cell":
-        told, found = (
-            0.0,
-            "The errors of the observations differ from cell to cell; the baselines ",
-        )
-        notes.append(f"{found} take them as 0.")
+        told, said = 0.0, "The errors of the observations differ from cell to cell"
+        notes.append(f"{said}; the baselines take them as 0.")
     notes.append(
         f"{100 * asked.sum() / (np.isfinite(states) & model.normaliser.valid).sum():.1f} % of "
         "what the truth knows was hidden, and is scored; the baselines see its values wherever "

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from sciladm.baselines.series import Baseline
 from sciladm.calendar import later
 from sciladm.conventions import UserError, format_duration
+from sciladm.data.dataset import DataSet
 from sciladm.data.fields import Fields
 from sciladm.data.labels import aligned
+from sciladm.data.times import Times
 from sciladm.metrics.bootstrap import FEWEST_BLOCKS
 from sciladm.metrics.derived import find_winds
 from sciladm.metrics.regions import regions
@@ -98,23 +100,29 @@ def score(
 
 
 def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path, notes: list[str]) -> int:
-    """Append to the run that its test split is read, and count how often it was; a run that
-    cannot be written to is scored all the same, and ``notes`` say so."""
-    path, unrecorded = run / READS, 0
+    """The same for forecasts."""
     times = np.concatenate([case.inits, later(case.inits[:, None], case.leads).ravel()])
-    if "test" in case.data.splits.ranges and case.data.splits.mask("test", times).any():
-        line = {
-            "task": "evaluate",
-            "stores": {one.name: one.fingerprint() for one in forecasts},
-            "first_init": str(case.inits[0].astype("M8[s]")),
-            "last_init": str(case.inits[-1].astype("M8[s]")),
-            "inits": len(case.inits),
-            "last_lead": format_duration(case.leads[-1]),
-            "members": case.members,
-        }
+    line = {
+        "stores": {one.name: one.fingerprint() for one in forecasts},
+        "first_init": str(case.inits[0].astype("M8[s]")),
+        "last_init": str(case.inits[-1].astype("M8[s]")),
+        "inits": len(case.inits),
+        "last_lead": format_duration(case.leads[-1]),
+        "members": case.members,
+    }
+    return note_reading(case.data, times, line, run, notes)
+
+
+def note_reading(
+    data: DataSet, times: Times, line: Mapping[str, Any], run: Path, notes: list[str]
+) -> int:
+    """Append to the run that its test split is read, where ``times`` are in it, and count how
+    often it was; a run that cannot be written to is scored all the same, and ``notes`` say so."""
+    path, unrecorded = run / READS, 0
+    if "test" in data.splits.ranges and data.splits.mask("test", times).any():
         try:
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps({"task": "evaluate", **line}) + "\n")
         except OSError as error:
             unrecorded = 1
             notes.append("The test split was read, which could not be recorded in the run "

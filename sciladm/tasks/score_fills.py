@@ -18,7 +18,7 @@ from sciladm.metrics.tables import paired_table, rank_table, score_table
 from sciladm.tasks.fill_rivals import AT_ONCE, Rival, fill_rivals
 from sciladm.tasks.fills import Filled, Hidden, hidden_from, run_of
 from sciladm.tasks.run import open_run
-from sciladm.tasks.score import Example, Scored
+from sciladm.tasks.score import Example, Scored, note_reading
 from sciladm.tasks.voice import Silent, Voice
 
 
@@ -77,7 +77,7 @@ def _read_out(
     truth: Path | None,
     notes: list[str],
 ) -> Scored:
-    model, data = hidden.model, hidden.data
+    model = hidden.model
     drawn = scorer.resamples(hidden.times, 1)
     if drawn.blocks < FEWEST_BLOCKS:
         notes.append(
@@ -91,20 +91,38 @@ def _read_out(
     for one in (scores, ranks, table):  # a fill has no lead
         one["lead_hours"] = np.nan
     most = int(hidden.asked.reshape(len(hidden.times), -1).sum(1).argmax())
-    told: dict[str, Any] = {"source": data.source, "data": data.title, "run": home.resolve().name,
-            "truth": truth.name if truth else "the data of the run",
-            "times": f"{len(hidden.times)}, {hidden.times[0].astype('M8[m]')} … "
-                     f"{hidden.times[-1].astype('M8[m]')}",
-            "evaluation_seed": hidden.seed, "sciladm_version": version("sciladm")}  # fmt: skip
-    for fill in fills:
-        facts = {k: v for k, v in fill.ds.attrs.items() if str(k).startswith("infill_")}
-        told[fill.name] = {"store": fill.path.name, **facts}
+    provenance = _provenance(fills, hidden, home, truth, notes)
     return Scored(
         scores, ranks, pd.DataFrame(), table, _examples(hidden, makers[fills[0].name], most),
         model.fields, list(model.recipe.evaluation.headline or model.fields.names),
         {channel.name: channel.units for channel in model.fields.channels},
-        told | {"recipe": model.recipe.text()}, notes,
+        provenance, notes,
     )  # fmt: skip
+
+
+def _provenance(
+    fills: Sequence[Filled], hidden: Hidden, home: Path, truth: Path | None, notes: list[str]
+) -> dict[str, Any]:
+    """Where all this comes from; nothing of it depends on the machine."""
+    data, ends = hidden.data, [str(time.astype("M8[s]")) for time in hidden.times[[0, -1]]]
+    facts = {
+        fill.name: {k: v for k, v in fill.ds.attrs.items() if str(k).startswith("infill_")}
+        for fill in fills
+    }
+    line = {"fills": facts, "first": ends[0], "last": ends[1], "times": len(hidden.times)}
+    return {
+        "source": data.source,
+        "data": data.title,
+        "data_fingerprint": data.fingerprint,
+        "truth": truth.name if truth else "the data of the run",
+        "times": f"{len(hidden.times)}, {ends[0]} … {ends[1]}",
+        "evaluation_seed": hidden.seed,
+        "sciladm_version": version("sciladm"),
+        "run": home.resolve().name,
+        "test_reads": note_reading(data, hidden.times, line, home, notes),
+        **{fill.name: {"store": fill.path.name, **facts[fill.name]} for fill in fills},
+        "recipe": hidden.model.recipe.text(),
+    }
 
 
 def _examples(hidden: Hidden, make: Rival, number: int, count: int = 3) -> list[Example]:
