@@ -66,9 +66,10 @@ def infill(
     method: Annotated[
         str,
         typer.Option(
-            metavar="guided|oi", help="By the denoiser, or by optimal interpolation, its baseline."
+            metavar="auto|guided|oi",
+            help="By the denoiser (auto, too), or by optimal interpolation, its baseline.",
         ),
-    ] = "guided",
+    ] = "auto",
     output: Annotated[
         str,
         typer.Option(
@@ -76,7 +77,10 @@ def infill(
         ),
     ] = "members",
     evaluations: Annotated[
-        int, typer.Option(min=12, metavar="N", help="Of the network a draw.")
+        int,
+        typer.Option(
+            "--evaluations", "--steps", min=12, metavar="N", help="Of the network a draw."
+        ),
     ] = 24,
     device: cli.DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,

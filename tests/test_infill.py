@@ -557,11 +557,12 @@ def test_the_door_writes_what_the_method_gives(stills, tmp_path, capsys):
     asked.to_netcdf(tmp_path / "gappy.nc")
     out, run = tmp_path / "filled.zarr", model.model.path
     asking = (run, tmp_path / "gappy.nc", "--members", 3, "--evaluations", 12, "--out", out)
-    assert door(*asking, "--obs-error", "tracer=0.1") == 0
+    assert door(*asking, "--obs-error", "tracer=0.1", "--method", "auto") == 0
     want = model.infill(asked, 3, obs_error=0.1, evaluations=12)
     with xr.open_zarr(out) as got:
         xr.testing.assert_equal(got.load(), want)
         assert got.attrs["infill_run"] == model.model.facts["model_hash"]
+        assert got.attrs["infill_method"] == "guided"
     assert door(*asking) == 2 and "exists" in capsys.readouterr().err
     assert door(*asking, "--obs-error", "x=y") == 2
     assert "write a number" in capsys.readouterr().err

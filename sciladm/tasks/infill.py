@@ -38,7 +38,7 @@ class Wish:
 
     members: int = 16
     obs_error: Error = 0.0
-    method: str = "guided"
+    method: str = "auto"
     output: str = "members"
     evaluations: int = 24
     seed: int = 0
@@ -46,6 +46,8 @@ class Wish:
     operator: tuple[Operator, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.method == "auto":  # the best that every run has
+            object.__setattr__(self, "method", "guided")
         for name, number, least in (
             ("members", self.members, 1), ("evaluations", self.evaluations, 12),
             ("workers", self.workers, 1),
@@ -53,7 +55,7 @@ class Wish:
             if number < least:
                 raise UserError(f"{name} {number}: at least {least}")
         for name, got, known in (
-            ("method", self.method, get_args(Method)),
+            ("method", self.method, ("auto", *get_args(Method))),
             ("output", self.output, get_args(Output)),
         ):
             if got not in known:

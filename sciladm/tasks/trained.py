@@ -63,7 +63,7 @@ class TrainedModel:
         ds: xr.Dataset,
         members: int = 16,
         obs_error: Error = 0.0,
-        method: Literal["guided", "oi"] = "guided",
+        method: Literal["auto", "guided", "oi"] = "auto",
         output: Literal["members", "mean_std", "quantiles"] = "members",
         evaluations: int = 24,
         seed: int = 0,
@@ -85,7 +85,7 @@ class TrainedModel:
                 where there are several; a DataArray where cells differ. With 0 observed values
                 come back bit for bit.
             method: "guided": the denoiser; "oi": optimal interpolation with the fitted covariance
-                of the latents, the baseline that a denoiser has to beat.
+                of the latents, the baseline that a denoiser has to beat; "auto": the first.
             output: "members"; "mean_std": their mean and, as ``<name>_std``, their standard
                 deviation; "quantiles" over ``quantile``.
             evaluations: Of the network a draw.
@@ -117,7 +117,7 @@ class TrainedModel:
         coarse: xr.Dataset,
         members: int = 16,
         obs_error: float | Mapping[str, float] = 0.0,
-        method: Literal["guided", "oi"] = "guided",
+        method: Literal["auto", "guided", "oi"] = "auto",
         output: Literal["members", "mean_std", "quantiles"] = "members",
         evaluations: int = 24,
         seed: int = 0,
@@ -144,7 +144,7 @@ class TrainedModel:
         observations: Operator | Sequence[Operator],
         until: Any = None,
         members: int = 16,
-        method: Literal["guided", "oi"] = "guided",
+        method: Literal["auto", "guided", "oi"] = "auto",
         output: Literal["members", "mean_std", "quantiles"] = "members",
         evaluations: int = 24,
         seed: int = 0,
