@@ -43,8 +43,8 @@ def evaluate(
 
     Several stores are compared on the initial times and leads that they share. Fills are scored
     where the truth has a value that they were not given. A report that is there is replaced, a
-    folder that is none never, with --overwrite or without; one initial time is in memory at once
-    whatever --batch says.
+    folder that is none never, with --overwrite or without; of forecasts one initial time is in
+    memory at once, whatever --batch says, of fills all times.
 
     \b
     Examples:

@@ -3,13 +3,21 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 
 from sciladm import evaluate as evaluation
 from sciladm import infill as filling
+from sciladm.baselines.filling import OrthogonalFunctions
 from sciladm.baselines.linear import interpolated
 from sciladm.conventions import UserError
 from sciladm.metrics.ensemble import fair_crps
+from sciladm.model import Model
+from sciladm.tasks.fill_rivals import fill_rivals
+from sciladm.tasks.fills import Filled, hidden_from
+from sciladm.tasks.gaps import Gaps
+from sciladm.tasks.run import open_run
+from sciladm.tasks.voice import Silent
 from sciladm.tasks.withhold import withheld
 from tests.test_infill import gap, hidden
 
@@ -63,6 +71,7 @@ def test_a_share_or_a_mask_is_withheld(stills):
     ("what", "said"),
     [
         (1.5, "between 0 and 1"),
+        (np.zeros((8, 16), bool), "masks in a Dataset"),
         (lambda where: where.rename(x="lon"), "has lon"),
         (lambda where: where.assign_coords(x=where.x + 1), "other labels"),
         (lambda where: where * 0.5, "true or false"),
@@ -110,6 +119,67 @@ def test_a_fill_is_scored_where_it_was_hidden(stills, tmp_path, capsys):
     assert "filled gaps" in page and "observed" in page and "Forecast verification" not in page
 
 
+def test_no_baseline_knows_what_was_hidden(stills, tmp_path):
+    model, ds = stills
+    days = ds.isel(time=slice(4, 6))
+    where = gap(days)
+    model.infill(days, 3, method="oi", withhold=where).to_zarr(
+        tmp_path / "filled.zarr", consolidated=False
+    )
+    drawn = []
+    for shift in (0.0, 5.0):
+        truth = days.assign(tracer=days.tracer + shift * where)
+        truth.to_netcdf(tmp_path / f"{shift}.nc")
+        drawn.append(rivals(model, tmp_path / "filled.zarr", tmp_path / f"{shift}.nc"))
+    assert set(drawn[0]) == {"climatology", "optimal_interpolation", "eof", "linear"}
+    for name, members in drawn[0].items():
+        assert np.array_equal(members, drawn[1][name]), name
+
+
+def rivals(model, store, truth):
+    """Members of each baseline at the first time."""
+    inner, data = open_run(model.model.path, torch.device("cpu"), {}, None, Silent())
+    fills = [Filled.open(store, "model", inner.fields)]
+    hidden = hidden_from(fills, inner, data, truth, [])
+    return {name: make(0) for name, make in fill_rivals(hidden, Silent(), [])}
+
+
+def test_errors_are_known_to_baselines_where_they_can_be(stills, tmp_path):
+    model, ds = stills
+    days = ds.isel(time=slice(4, 6))
+    noisy = days + 0.3
+    filled = model.infill(noisy, 3, obs_error={"tracer": 0.3}, withhold=gap(days))
+    filled.to_zarr(tmp_path / "filled.zarr", consolidated=False)
+    for name, fields in (("noisy", noisy), ("clean", days)):
+        fields.to_netcdf(tmp_path / f"{name}.nc")
+    assert len(rivals(model, tmp_path / "filled.zarr", tmp_path / "noisy.nc")) == 4
+    assert list(rivals(model, tmp_path / "filled.zarr", tmp_path / "clean.nc")) == ["climatology"]
+
+
+def test_a_run_with_a_past_keeps_what_it_begins_from(tiny_run, tiny, tiny_cache):
+    model = Model.load(tiny_run)
+    ds = tiny.data.frames.ds.isel(time=slice(0, 24)).load()
+    lost = withheld(model, ds, 0.5, 0)["2m_temperature"].isnull().any(("latitude", "longitude"))
+    (whole,) = np.nonzero(~lost.values)
+    first = [numbers[: model.recipe.window.past] for numbers in Gaps.of(model, ds).series()]
+    assert sorted(np.concatenate(first)) == whole.tolist()
+
+
+def test_functions_draw_what_their_numbers_share():
+    rng = np.random.default_rng(0)
+    windows = rng.standard_normal((400, 3)) @ rng.standard_normal((3, 12))
+    fitted = OrthogonalFunctions(np.linalg.svd(windows / 20)[2][:3].T * 2.0, np.full(12, 0.1))
+    seen = np.arange(12) < 2
+    error = np.where(seen, 0.3, 9.0)
+    mean, std = fitted.fill(windows[0], seen, error)
+    drawn = fitted.draw(windows[0], seen, error, rng.standard_normal, 20000)
+    np.testing.assert_allclose(drawn.mean(0), mean, atol=0.06)
+    np.testing.assert_allclose(drawn.std(0), std, rtol=0.05)
+    rows = fitted.functions[seen] / np.hypot(0.1, 0.3)
+    exact = fitted.functions @ np.linalg.inv(np.eye(3) + rows.T @ rows) @ fitted.functions.T
+    np.testing.assert_allclose(np.cov(drawn.T), exact + 0.01 * np.eye(12), atol=0.06)
+
+
 def test_fills_that_cannot_be_scored(stills, tmp_path, capsys):
     model, ds = stills
     days, run = ds.isel(time=slice(4, 6)), model.model.path
@@ -126,5 +196,17 @@ def test_fills_that_cannot_be_scored(stills, tmp_path, capsys):
         told = (tmp_path / f"{store}.zarr", "--truth", tmp_path / f"{truth}.nc", "--run", run)
         assert door(evaluation, *told, "--out", tmp_path / "report") == 2
         assert said in capsys.readouterr().err
+    (tmp_path / "members.zarr").rename(tmp_path / "linear.zarr")
+    (tmp_path / "told.zarr").rename(tmp_path / "other.zarr")
+    two = (tmp_path / "linear.zarr", tmp_path / "other.zarr", "--run", run)
+    assert door(evaluation, *two, "--out", tmp_path / "report") == 2
+    assert "called as a baseline" in capsys.readouterr().err
+    asking = (tmp_path / "linear.zarr", "--out", tmp_path / "report", "--run")
+    assert (
+        door(evaluation, *asking, tmp_path) == 2 and "no run is there" in capsys.readouterr().err
+    )
+    (tmp_path / "facts.json").write_text('{"model_hash": "another"}')
+    assert door(evaluation, *asking, tmp_path) == 2
+    assert "another run" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
     assert door(filling, run, "--withhold", "0.1", "--out", tmp_path / "a.zarr") == 2

@@ -43,12 +43,13 @@ class OptimalInterpolation:
         made = [cls(_drawn(sample, share), share) for share in SHARES]
         return min(made, key=lambda one: _crps(one.fill, validation, error))
 
-    def fill(self, values: Floats, observed: Mask, error: float) -> Answer:
-        """values (number,), looked at where ``observed``; error: their standard deviation."""
+    def fill(self, values: Floats, observed: Mask, error: float | Floats) -> Answer:
+        """values (number,), looked at where ``observed``; error: their standard deviation, one or
+        (number,)."""
         if not observed.any():
             return np.zeros(len(values)), np.sqrt(self.covariance.diagonal())
         crossed = self.covariance[observed]
-        seen = crossed[:, observed] + max(error, 1e-4) ** 2 * np.eye(len(crossed))
+        seen = crossed[:, observed] + np.diag(_least(error, observed) ** 2)
         lower, _ = factor = cho_factor(seen, lower=True)
         mean = cho_solve(factor, values[observed]) @ crossed
         known = (solve_triangular(lower, crossed, lower=True) ** 2).sum(axis=0)
@@ -83,15 +84,36 @@ class OrthogonalFunctions:
             made.append(cls(kept, np.sqrt(left)))
         return min(made, key=lambda one: _crps(one.fill, validation, error))
 
-    def fill(self, values: Floats, observed: Mask, error: float) -> Answer:
+    def fill(self, values: Floats, observed: Mask, error: float | Floats) -> Answer:
         """As `OptimalInterpolation.fill`."""
-        noise = np.sqrt(self.rest[observed] ** 2 + max(error, 1e-4) ** 2)
+        amplitude, lower = self._regressed(values, observed, error)
+        spread = solve_triangular(lower, self.functions.T, lower=True)
+        return self.functions @ amplitude, np.sqrt((spread**2).sum(axis=0) + self.rest**2)
+
+    def draw(
+        self, values: Floats, observed: Mask, error: float | Floats, normal: Callable[..., Floats],
+        members: int,
+    ) -> Floats:  # fmt: skip
+        """Draws (member, number) from that normal distribution, with what its numbers share."""
+        amplitude, lower = self._regressed(values, observed, error)
+        apart = solve_triangular(lower, normal((len(lower), members)), lower=True, trans="T")
+        rest = self.rest * normal((members, len(self.rest)))
+        return np.asarray((self.functions @ (amplitude[:, None] + apart)).T + rest)
+
+    def _regressed(
+        self, values: Floats, observed: Mask, error: float | Floats
+    ) -> tuple[Floats, Floats]:
+        """Amplitudes, and the lower factor of their precision."""
+        noise = np.hypot(self.rest[observed], _least(error, observed))
         rows = self.functions[observed] / noise[:, None]
         precision = np.eye(rows.shape[1]) + rows.T @ rows
-        factor = cho_factor(precision, lower=True)
-        amplitude = cho_solve(factor, rows.T @ (values[observed] / noise))
-        spread = solve_triangular(factor[0], self.functions.T, lower=True)
-        return self.functions @ amplitude, np.sqrt((spread**2).sum(axis=0) + self.rest**2)
+        lower = cho_factor(precision, lower=True)[0]
+        return cho_solve((lower, True), rows.T @ (values[observed] / noise)), lower
+
+
+def _least(error: float | Floats, observed: Mask) -> Floats:
+    """Standard deviations of what was observed; equations want some."""
+    return np.broadcast_to(np.maximum(error, 1e-4), observed.shape)[observed]
 
 
 def gaussian_crps(mean: Floats, std: Floats, truth: Floats) -> Floats:

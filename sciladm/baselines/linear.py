@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from scipy.spatial import QhullError
 
+from sciladm.conventions import UserError
 from sciladm.grid import Boundary
 
 Array = NDArray[np.floating]
+MOST = {1: 1_000_000, 2: 200_000, 3: 30_000}
+"""Points that are triangulated at most, by the number of axes: some seconds of work."""
 
 
 def interpolated(
@@ -25,6 +28,8 @@ def interpolated(
     turns = [(-n, 0, n) if end == "periodic" else (0,)
              for n, end in zip(values.shape, boundaries, strict=True)]  # fmt: skip
     shifts = list(product(*turns))
+    if len(shifts) * len(at) > MOST[values.ndim]:
+        raise UserError(f"{len(shifts) * len(at)} points are too many to be triangulated")
     points = np.concatenate([at + shift for shift in shifts])
     numbers = np.tile(told, len(shifts))
     wanted = np.argwhere(~observed)

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from sciladm.baselines.climatology import Climatology
-from sciladm.baselines.filling import OrthogonalFunctions
+from sciladm.baselines.filling import MODES, OrthogonalFunctions
 from sciladm.baselines.linear import interpolated
 from sciladm.baselines.series import Series
 from sciladm.conventions import UserError
 from sciladm.data.dataset import DataSet
 from sciladm.model import Model
-from sciladm.tasks.fills import Array, Filled, Hidden
+from sciladm.tasks.errors import errors
+from sciladm.tasks.fills import Array, Hidden
+from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.infill import Wish, infill
 from sciladm.tasks.voice import Voice
 
@@ -25,24 +28,21 @@ STATES, HELD = 1200, 24
 """Training states they are taken of, and validation states that say how many."""
 
 
-def fill_rivals(
-    hidden: Hidden, first: Filled, voice: Voice, notes: list[str]
-) -> Iterator[tuple[str, Rival]]:
+def fill_rivals(hidden: Hidden, voice: Voice, notes: list[str]) -> Iterator[tuple[str, Rival]]:
     """The baselines that can be had; of the others ``notes`` get a sentence each."""
-    makers = {
-        "climatology": _climatology, "optimal_interpolation": _optimal, "eof": _functions,
-        "linear": _linear,
-    }  # fmt: skip
-    if besides := first.ds.attrs.get("infill_besides"):
-        notes.append(f"The fill knew {besides} besides cells, which baselines do not: climatology "
-                     "alone stands beside it.")  # fmt: skip
-        makers = {"climatology": _climatology}
+    makers = {"climatology": _climatology}
+    if hidden.given is None:
+        notes.append(
+            "What the fill was given cannot be told (points or means, errors that differ from "
+            "cell to cell, or a truth other than what was filled): climatology alone stands "
+            "beside it."
+        )
+    else:
+        makers |= {"optimal_interpolation": _optimal, "eof": _functions, "linear": _linear}
     with voice.progress("baselines") as report:
         for done, (name, make) in enumerate(makers.items(), start=1):
             try:
-                rival = make(hidden)
-                rival(0)
-                yield name, rival
+                yield name, make(hidden)
             except UserError as error:
                 notes.append(f"The baseline {name} is left out: {error}")
             report(done / len(makers), name)
@@ -56,13 +56,15 @@ def _climatology(hidden: Hidden) -> Rival:
     return lambda number: fitted.forecast(hidden.times[number], AT_ONCE)[:, 0]
 
 
+def _question(hidden: Hidden) -> xr.Dataset:
+    assert hidden.given is not None, "asked before"
+    return hidden.model.fields.to_dataset(hidden.given, ("time",), {"time": hidden.times})
+
+
 def _optimal(hidden: Hidden) -> Rival:
     """By the covariance of the run's latents, without its network."""
-    model = hidden.model
-    question = np.where(hidden.observed, hidden.truth, np.float32(np.nan))
-    ds = model.fields.to_dataset(question, ("time",), {"time": hidden.times})
-    wish = Wish(hidden.members, hidden.error, "oi", seed=hidden.seed)
-    filled = infill(model, ds, wish)[list(model.fields.groups)]
+    model, wish = hidden.model, Wish(hidden.members, hidden.error, "oi", seed=hidden.seed)
+    filled = infill(model, _question(hidden), wish)[list(model.fields.groups)]
     return lambda number: model.fields.to_array(
         filled.isel(time=number, drop=True).rename(member="time"), gaps=True
     )
@@ -71,23 +73,24 @@ def _optimal(hidden: Hidden) -> Rival:
 def _functions(hidden: Hidden) -> Rival:
     """By empirical orthogonal functions of single states."""
     model, data, valid = hidden.model, hidden.data, hidden.model.normaliser.valid
-    if (size := int(valid.sum())) > LARGEST:
-        raise UserError(
-            f"a state has {size} numbers, and functions are taken of {LARGEST} at most"
-        )
-    seen = hidden.observed[:, valid]
+    if not min(MODES) < (size := int(valid.sum())) <= LARGEST:
+        raise UserError(f"a state has {size} numbers; functions are taken of {min(MODES) + 1} to "
+                        f"{LARGEST}")  # fmt: skip
+    gaps = Gaps.of(model, _question(hidden))
+    scale = model.normaliser.std.reshape(-1, *[1] * (valid.ndim - 1))
+    error = (errors(gaps, hidden.error) / scale)[:, valid].astype(float)
+    told = _normalised(gaps.values, hidden)[:, valid].astype(float)
+    seen = np.isfinite(told)
     held = _anomalies(model, data, "validation", HELD)
     cases = [(x, seen[n % len(seen)]) for n, x in enumerate(held)]
-    error = _error(hidden)
-    fitted = OrthogonalFunctions.fit(_anomalies(model, data, "train", STATES), cases, error)
-    now = model.normaliser.normalise(hidden.truth, hidden.times)[:, valid].astype(float)
+    train = _anomalies(model, data, "train", STATES)
+    fitted = OrthogonalFunctions.fit(train, cases, float(error.mean()))
 
     def rival(number: int) -> Array:
-        told = np.where(seen[number], now[number], 0.0)
-        mean, std = fitted.fill(told, seen[number], error)
         normal = np.random.default_rng([hidden.seed, number]).standard_normal
+        values = np.nan_to_num(told[number])
         drawn = np.zeros((hidden.members, *valid.shape), np.float32)
-        drawn[:, valid] = mean + std * normal((hidden.members, size))
+        drawn[:, valid] = fitted.draw(values, seen[number], error[number], normal, hidden.members)
         return model.normaliser.denormalise(drawn, np.repeat(hidden.times[number], len(drawn)))
 
     return rival
@@ -96,14 +99,20 @@ def _functions(hidden: Hidden) -> Rival:
 def _linear(hidden: Hidden) -> Rival:
     """Between the cells observed at the same time, as anomalies."""
     model, ends = hidden.model, hidden.model.fields.grid.boundaries
-    anomalies = np.nan_to_num(model.normaliser.normalise(hidden.truth, hidden.times))
+    assert hidden.given is not None, "asked before"
+    told = _normalised(hidden.given, hidden)
 
     def rival(number: int) -> Array:
-        pairs = zip(anomalies[number], hidden.observed[number], strict=True)
-        filled = np.stack([interpolated(x, seen, ends) for x, seen in pairs])
-        return model.normaliser.denormalise(filled[None], hidden.times[[number]])
+        filled = [interpolated(np.nan_to_num(x), np.isfinite(x), ends) for x in told[number]]
+        return model.normaliser.denormalise(np.stack(filled)[None], hidden.times[[number]])
 
     return rival
+
+
+def _normalised(values: Array, hidden: Hidden) -> Array:
+    """Anomalies (time, channel, *space), NaN where nothing was observed or no data can be."""
+    found = hidden.model.normaliser.normalise(values, hidden.times)
+    return np.where(hidden.model.normaliser.valid, found, np.float32(np.nan))
 
 
 def _anomalies(model: Model, data: DataSet, split: str, count: int) -> NDArray[np.float64]:
@@ -113,11 +122,3 @@ def _anomalies(model: Model, data: DataSet, split: str, count: int) -> NDArray[n
     times = data.frames.times[chosen]
     states = model.normaliser.normalise(data.frames.read(chosen), times)
     return np.nan_to_num(states)[:, model.normaliser.valid].astype(float)
-
-
-def _error(hidden: Hidden) -> float:
-    """Standard error of the observations in units of anomalies, the same for all channels."""
-    told, model = hidden.error, hidden.model
-    each = [told if isinstance(told, float) else told.get(channel.variable, 0.0)
-            for channel in model.fields.channels]  # fmt: skip
-    return float(np.mean(np.array(each) / model.normaliser.std))

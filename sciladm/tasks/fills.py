@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,6 +19,7 @@ from sciladm.data.labels import aligned, get, level_numbers
 from sciladm.data.store import open_store
 from sciladm.data.times import Times
 from sciladm.model import Model
+from sciladm.tasks.infill import given_mark
 from sciladm.tasks.run import FACTS
 
 Array = NDArray[np.float32]
@@ -33,9 +35,10 @@ class Filled:
     ds: xr.Dataset
 
     @classmethod
-    def open(cls, path: Path, name: str) -> "Filled":
+    def open(cls, path: Path, name: str, fields: Fields) -> "Filled":
         """A store of `infill` with its members."""
-        ds = rename_in(open_store(path))
+        ds = open_store(path)
+        ds = rename_in(ds, {dim: ours for dim, ours in fields.dims.items() if dim in ds.dims})
         if "member" not in ds.dims:
             raise UserError(
                 f"{path} holds no members but {ds.attrs.get('infill_method', 'what was')} told of "
@@ -43,6 +46,8 @@ class Filled:
             )
         if "time" not in ds.dims and "time" in ds.variables:
             ds = ds.set_coords("time").expand_dims("time")
+        if "time" not in ds.dims:
+            raise UserError(f"{path} has no times, so nothing says what was filled")
         if ds["time"].dtype.kind != "M":
             raise UserError(f"{path}: time is of calendar {ds['time'].dt.calendar}; scores are "
                             "taken on the standard calendar alone")  # fmt: skip
@@ -73,15 +78,16 @@ class Filled:
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """What is scored: states of the truth at ``times`` (time, channel, *space), where something
-    was ``observed`` and where all stores had to fill what the truth knows, ``asked``."""
+    """What is scored: states of the truth at ``times`` (time, channel, *space), and where all
+    stores had to fill what it knows, ``asked``. ``given``: what the first store was given, NaN
+    where nothing, with the ``error`` it was told of; None where that cannot be known."""
 
     model: Model
     data: DataSet
     times: Times
     truth: Array
-    observed: Mask
     asked: Mask
+    given: Array | None
     error: float | dict[str, float]
     members: int
     seed: int
@@ -96,18 +102,23 @@ def are_fills(stores: Sequence[Path]) -> bool:
     return kinds == {True}
 
 
-def run_of(filled: Filled, given: Path | None) -> Path:
-    """The run that filled a store: the folder given, else that of its weights in runs/ here or
+def run_of(store: Path, given: Path | None) -> Path:
+    """The run that filled a store, by its weights: the folder given, or one in runs/ here or
     beside the store."""
-    if given is not None:
-        return given
-    mark = filled.ds.attrs.get("infill_run", "")
-    for place in (Path("runs"), filled.path.absolute().parent):
-        for facts in sorted(place.glob(f"*/{FACTS}")):
-            if json.loads(facts.read_text(encoding="utf-8")).get("model_hash") == mark:
-                return facts.parent
-    raise UserError(f"the run that filled {filled.path} (weights {mark}) was not found in runs/ "
-                    "nor beside it; give --run DIR")  # fmt: skip
+    mark = open_store(store).attrs.get("infill_run", "")
+    known = (Path("runs"), store.absolute().parent)
+    places = [given] if given else [facts.parent for place in known
+                                    for facts in sorted(place.glob(f"*/{FACTS}"))]  # fmt: skip
+    for place in places:
+        facts = place / FACTS
+        if not facts.is_file():
+            raise UserError(f"--run {given}: no run is there (it lacks {FACTS})")
+        if json.loads(facts.read_text(encoding="utf-8")).get("model_hash") == mark:
+            return place
+    if given:
+        raise UserError(f"{store} was filled by another run than {given} (its weights are {mark})")
+    raise UserError(f"the run that filled {store} (weights {mark}) was not found in runs/ nor "
+                    "beside it; give --run DIR")  # fmt: skip
 
 
 def hidden_from(
@@ -127,27 +138,45 @@ def hidden_from(
             f"{', '.join(str(one.path) for one in fills)}; give the right one with --truth PATH"
         )
     states = model.fields.to_array(frames.ds.isel(time=at), gaps=True)
-    seen = []
-    for one in fills:
-        rows = np.searchsorted(one.times, times)
-        seen.append(one.observed(model.fields)[rows])
-    observed = np.logical_and.reduce(seen)
-    asked = np.isfinite(states) & model.normaliser.valid & ~np.logical_or.reduce(seen)
+    known = np.isfinite(states) & model.normaliser.valid
+    seen = [one.observed(model.fields)[np.searchsorted(one.times, times)] for one in fills]
+    asked = known & ~np.logical_or.reduce(seen)
     if not asked.any():
         raise UserError(
             "the truth has no value where one was filled in: score against data that are whole, "
             "or fill with --withhold and score against what was filled"
         )
-    members = min(int(one.ds.sizes["member"]) for one in fills)
-    told = json.loads(fills[0].ds.attrs.get("infill_obs_error", "0.0"))
-    if told == "per cell":
-        told, said = 0.0, "The errors of the observations differ from cell to cell"
-        notes.append(f"{said}; the baselines take them as 0.")
+    others = [one.name for one in fills if one.ds.attrs.get("infill_run") != _mark(model)]
+    if others:
+        notes.append(f"{', '.join(others)} are of other runs; baselines know what the run of "
+                     f"{fills[0].name} does.")  # fmt: skip
     notes.append(
-        f"{100 * asked.sum() / (np.isfinite(states) & model.normaliser.valid).sum():.1f} % of "
-        "what the truth knows was hidden, and is scored; the baselines see its values wherever "
-        "cells were observed."
+        f"{100 * asked.sum() / known.sum():.1f} % of what the truth knows was hidden, and is "
+        "scored."
     )
-    own = model.recipe.evaluation
-    return Hidden(model, data, times, states, observed & np.isfinite(states), asked, told,
-                  members, own.seed)  # fmt: skip
+    error = json.loads(fills[0].ds.attrs.get("infill_obs_error", "0.0"))
+    given = _given(fills[0], times, states, seen[0], error, model)
+    members = min(int(one.ds.sizes["member"]) for one in fills)
+    return Hidden(
+        model, data, times, states, asked, given, error, members, model.recipe.evaluation.seed
+    )
+
+
+def _given(
+    first: Filled, times: Times, truth: Array, seen: Mask, error: Any, model: Model
+) -> Array | None:
+    """What a store was given, NaN where nothing: its own values where observations are exact, and
+    else the truth's, if these are what it was given."""
+    if first.ds.attrs.get("infill_besides") or error == "per cell":
+        return None
+    if error == 0 or (isinstance(error, dict) and not any(error.values())):
+        rows = np.searchsorted(first.times, times)
+        own = np.stack([first.read(int(row), model.fields, 1)[0] for row in rows])
+        return np.where(seen, own, np.float32(np.nan))
+    if given_mark(truth, seen) != first.ds.attrs.get("infill_given"):
+        return None
+    return np.where(seen, truth, np.float32(np.nan))
+
+
+def _mark(model: Model) -> str:
+    return str(model.facts["model_hash"])

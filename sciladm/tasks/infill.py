@@ -1,5 +1,6 @@
 """Filling what is missing in a Dataset: NaN is the question, members are the answer."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,7 +93,8 @@ def infill(
         report(done / len(asked))
     filled = _reduced(gaps.answer(values, kept | ~valid), wish.output)
     out = gaps.returned(filled | gaps.seen())
-    return out.assign_attrs(notes(model, wish) | _found(wish, far, left))
+    told = {"infill_given": given_mark(gaps.values, gaps.observed)} | _found(wish, far, left)
+    return out.assign_attrs(notes(model, wish) | told)
 
 
 def write_infill(
@@ -236,6 +238,13 @@ def notes(model: Model, wish: Wish) -> dict[str, Any]:
         "infill_run": str(model.facts["model_hash"]),
         "infill_versions": json.dumps(versions(), sort_keys=True),
     }
+
+
+def given_mark(values: Array, observed: NDArray[np.bool_]) -> str:
+    """Hash of what was observed (time, channel, *space)."""
+    digest = hashlib.sha256(np.packbits(observed).tobytes())
+    digest.update(np.ascontiguousarray(values[observed], np.float32).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _told_error(error: Error) -> str:

@@ -14,7 +14,8 @@ from sciladm.metrics.bootstrap import FEWEST_BLOCKS
 from sciladm.metrics.derived import find_winds
 from sciladm.metrics.regions import regions
 from sciladm.metrics.scorer import Scorer
-from sciladm.metrics.tables import paired_table, rank_table, score_table
+from sciladm.metrics.tables import ORACLES, paired_table, rank_table, score_table
+from sciladm.report.style import BASELINES
 from sciladm.tasks.fill_rivals import AT_ONCE, Rival, fill_rivals
 from sciladm.tasks.fills import Filled, Hidden, hidden_from, run_of
 from sciladm.tasks.run import open_run
@@ -39,9 +40,12 @@ def score_fills(
         names = ["model"]
     elif len(set(names)) < len(names):
         raise UserError(f"two stores are called {max(names, key=names.count)}; rename one")
-    fills = [Filled.open(path, name) for path, name in zip(stores, names, strict=True)]
-    home = run_of(fills[0], run)
+    if taken := set(names) & {*BASELINES, *ORACLES, "autoencoder"}:
+        raise UserError(f"a store is called as a baseline is, {taken.pop()}; rename it")
+    home = run_of(stores[0], run)
     model, data = open_run(home, torch.device(device), dict(changes or {}), None, voice)
+    fills = [Filled.open(path, name, model.fields)
+             for path, name in zip(stores, names, strict=True)]  # fmt: skip
     hidden = hidden_from(fills, model, data, truth, notes)
     scorer = Scorer(
         model.fields.names, regions(model.fields.grid), model.fields.grid.area,
@@ -49,14 +53,23 @@ def score_fills(
         find_winds(model.fields.names),
     )  # fmt: skip
     makers: dict[str, Rival] = {one.name: _stored(one, hidden) for one in fills}
-    makers |= dict(fill_rivals(hidden, fills[0], voice, notes))
+    makers |= dict(fill_rivals(hidden, voice, notes))
     worth = np.flatnonzero(hidden.asked.reshape(len(hidden.times), -1).any(1))
     with voice.progress("scores") as report:
         for done, number in enumerate(worth, start=1):
             centre = model.normaliser.centre(hidden.times[[number]])[0]
-            for name, make in makers.items():
+            for name in list(makers):
+                try:
+                    members = makers[name](int(number))
+                except UserError as error:
+                    if name in names:
+                        raise
+                    del makers[name]
+                    scorer.forecasts.pop(name, None)
+                    notes.append(f"The baseline {name} is left out: {error}")
+                    continue
                 scorer.add(
-                    name, hidden.times[number], 0, make(int(number)), hidden.truth[number],
+                    name, hidden.times[number], 0, members, hidden.truth[number],
                     hidden.asked[number], centre,
                 )  # fmt: skip
             report(done / len(worth))
@@ -78,7 +91,7 @@ def _read_out(
     notes: list[str],
 ) -> Scored:
     model = hidden.model
-    drawn = scorer.resamples(hidden.times, 1)
+    drawn = scorer.resamples(scorer.seen(fills[0].name, 0), 1)
     if drawn.blocks < FEWEST_BLOCKS:
         notes.append(
             f"The times span {drawn.blocks} independent stretches, fewer than {FEWEST_BLOCKS}: "
@@ -132,7 +145,7 @@ def _examples(hidden: Hidden, make: Rival, number: int, count: int = 3) -> list[
     out = []
     for name in (model.recipe.evaluation.headline or model.fields.names)[:count]:
         c = model.fields.names.index(name)
-        seen = np.where(hidden.observed[number, c], hidden.truth[number, c], np.float32(np.nan))
+        seen = np.where(hidden.asked[number, c], np.float32(np.nan), hidden.truth[number, c])
         out.append(Example(
             name, model.fields.channels[c].units, hidden.times[number], AT_ONCE[0],
             hidden.truth[number, c], drawn[:, c], centre[c], seen,

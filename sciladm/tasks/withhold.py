@@ -1,5 +1,6 @@
 """Hide some of what was observed, to see whether it comes back."""
 
+from numbers import Real
 from zlib import crc32
 
 import numpy as np
@@ -8,27 +9,46 @@ import xarray as xr
 from sciladm.conventions import UserError
 from sciladm.data.labels import get
 from sciladm.data.store import read
+from sciladm.data.times import ticks
 from sciladm.model import Model
+from sciladm.tasks.gaps import Gaps
 
 Withhold = float | xr.Dataset | xr.DataArray
 
 
 def withheld(model: Model, ds: xr.Dataset, what: Withhold, seed: int) -> xr.Dataset:
-    """``ds`` with NaN where ``what`` says: a share of all cells, drawn one by one; or masks, true
-    where hidden, one for all variables or each by the variable's name."""
-    if isinstance(what, int | float) and not 0 < what < 1:
-        raise UserError(f"withhold {what:g}: a share of the cells between 0 and 1, or a mask")
+    """``ds`` with NaN where ``what`` says: a share of all cells, drawn one by one, but of the
+    frames that a run with a past begins from; or masks, true where hidden, one for all variables
+    or each by the variable's name."""
+    if isinstance(what, xr.Dataset | xr.DataArray):
+        new = {name: _without(get(ds, name), _mask(what, get(ds, name)))
+               for name in model.fields.groups}  # fmt: skip
+        return ds.assign(new)
+    if not isinstance(what, Real) or not 0 < what < 1:
+        raise UserError(
+            f"withhold {what!r}: a share of the cells between 0 and 1, or masks in a Dataset or a "
+            "DataArray"
+        )
+    gaps = Gaps.of(model, ds)
+    known = {int(n) for numbers in gaps.series() for n in numbers[: model.recipe.window.past]}
     new = {}
     for name in model.fields.groups:
-        array = get(ds, name)
-        if isinstance(what, int | float):
-            generator = np.random.default_rng([seed, crc32(name.encode())])
-            hidden = xr.DataArray(generator.random(array.shape) < what, dims=array.dims)
-        else:
-            hidden = _mask(what, array)
-        new[name] = array.where(~hidden)
-        new[name].encoding = array.encoding
-    return ds.assign(new)
+        array = gaps.frames.ds[name]
+        layer = array.isel(time=0, drop=True)
+        hidden = np.empty((len(gaps.frames.times), *layer.shape), bool)
+        for number, tick in enumerate(ticks(gaps.frames.times).tolist()):
+            generator = np.random.default_rng([seed, crc32(name.encode()), tick % 2**64])
+            hidden[number] = generator.random(layer.shape, np.float32) < what
+            hidden[number] &= number not in known
+        mask = xr.DataArray(hidden, dims=("time", *layer.dims))
+        new[name] = _without(array, mask.transpose(*array.dims))
+    return gaps.returned(new)
+
+
+def _without(array: xr.DataArray, hidden: xr.DataArray) -> xr.DataArray:
+    out = array.where(~hidden)
+    out.encoding = array.encoding
+    return out
 
 
 def _mask(what: xr.Dataset | xr.DataArray, array: xr.DataArray) -> xr.DataArray:
