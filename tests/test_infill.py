@@ -314,7 +314,7 @@ def test_lazy_questions_have_lazy_answers(films, output):
     xr.testing.assert_identical(got.compute().drop_attrs(), want.drop_attrs())
     assert got.tracer.attrs == want.tracer.attrs and got.attrs["kept"] == 1
     assert set(want.attrs) - set(got.attrs) == {
-        "infill_misfit_left", "infill_observations_far_off"
+        "infill_given", "infill_misfit_left", "infill_observations_far_off"
     }  # fmt: skip
 
 
@@ -446,7 +446,7 @@ def test_questions_that_cannot_be_asked(stills, tiny_run, tiny_cache):
     model, ds = stills
     asked = hidden(ds.isel(time=[8]), gap(ds))
     for options, told in (
-        ({"method": "magic"}, "there is guided, oi"),
+        ({"method": "magic"}, "there is auto, guided, oi"),
         ({"output": "map"}, "there is members, mean_std, quantiles"),
         ({"members": 1, "output": "mean_std"}, "needs 2 members"),
         ({"members": 0}, "at least 1"),

@@ -83,14 +83,12 @@ def infill(
     precise = Precise.of(model)
     questions = [_given(gaps, numbers, error, wish, rows, past, precise) for numbers in asked]
     far = _far(gaps) + _rows_far(gaps, rows)
-    left: list[float] = []
-    for done, (numbers, given) in enumerate(zip(asked, questions, strict=True), start=1):
-        for first, drawn in _drawn(given, wish):
-            for member, states in enumerate(drawn, start=first):
-                times = gaps.frames.times[numbers]
-                values[member, numbers] = model.normaliser.denormalise(states, times)
-        left += given.left
-        report(done / len(asked))
+    for done, (numbers, first, drawn) in _drawn(list(zip(asked, questions, strict=True)), wish):
+        for member, states in enumerate(drawn, start=first):
+            times = gaps.frames.times[numbers]
+            values[member, numbers] = model.normaliser.denormalise(states, times)
+        report(done)
+    left = [share for given in questions for share in given.left]
     filled = _reduced(gaps.answer(values, kept | ~valid), wish.output)
     out = gaps.returned(filled | gaps.seen())
     told = {"infill_given": given_mark(gaps.values, gaps.observed)} | _found(wish, far, left)
@@ -158,17 +156,26 @@ def _rows(gaps: Gaps, wish: Wish) -> list[Rows]:
     ]
 
 
-def _drawn(given: Given, wish: Wish) -> Iterator[tuple[int, Array]]:
-    """First member of each micro-batch and its members (member, time, channel, *space), in
-    anomalies; a few micro-batches side by side, one thread each."""
-    model = given.model
+def _drawn(
+    asked: Sequence[tuple[NDArray[np.int64], Given]], wish: Wish
+) -> Iterator[tuple[float, tuple[NDArray[np.int64], int, Array]]]:
+    """Of every series one micro-batch after another: the share that is done, and the series'
+    numbers, its first member and its members (member, time, channel, *space), in anomalies; a few
+    micro-batches side by side, of one series or several, one thread each."""
+    if not asked:
+        return
+    model = asked[0][1].model
     _ = model.latent_statics, model.residual, model.denoiser
     starts = range(0, wish.members, model.recipe.micro_batch)
+    jobs = [(numbers, given, first) for numbers, given in asked for first in starts]
     with ThreadPoolExecutor(
         wish.workers, initializer=torch.set_num_threads, initargs=(THREADS,)
     ) as threads:
-        for first, drawn in zip(starts, threads.map(given.members, starts), strict=True):
-            yield first, drawn[: wish.members - first]
+        states = threads.map(lambda job: job[1].members(job[2]), jobs)
+        for done, ((numbers, _given, first), drawn) in enumerate(
+            zip(jobs, states, strict=True), start=1
+        ):
+            yield done / len(jobs), (numbers, first, drawn[: wish.members - first])
 
 
 def _reduced(filled: dict[str, xr.DataArray], output: str) -> dict[str, xr.DataArray]:
