@@ -39,6 +39,10 @@ def fill_rivals(hidden: Hidden, voice: Voice, notes: list[str]) -> Iterator[tupl
         )
     else:
         makers |= {"optimal_interpolation": _optimal, "eof": _functions, "linear": _linear}
+        notes.append(
+            "EOF filling and linear interpolation know what was observed at the same time alone; "
+            "optimal interpolation knows the run's window."
+        )
     with voice.progress("baselines") as report:
         for done, (name, make) in enumerate(makers.items(), start=1):
             try:
