@@ -36,6 +36,10 @@ ErrorOption = Annotated[
         "there are several, once for each. Absent: 0, and observed values stay as they are.",
     ),
 ]
+EvaluationsOption = Annotated[
+    int,
+    typer.Option("--evaluations", "--steps", min=12, metavar="N", help="Of the network a draw."),
+]
 WithholdOption = Annotated[
     str | None,
     typer.Option(
@@ -76,12 +80,7 @@ def infill(
             metavar="members|mean_std|quantiles", help="The ensemble, or what is said of it."
         ),
     ] = "members",
-    evaluations: Annotated[
-        int,
-        typer.Option(
-            "--evaluations", "--steps", min=12, metavar="N", help="Of the network a draw."
-        ),
-    ] = 24,
+    evaluations: EvaluationsOption = 24,
     device: cli.DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,
     batch: cli.BatchOption = "auto",
