@@ -173,6 +173,16 @@ def test_frames(tmp_path):
         assert np.array_equal(held.read(some), frames.read(some))
 
 
+def test_blocks_are_whole_chunks_where_these_fit(tmp_path, monkeypatch):
+    make().to_zarr(tmp_path / "z.zarr", zarr_format=2, consolidated=True)
+    frames = Frames(*with_fields(open_store(tmp_path / "z.zarr")))
+    chunk = frames.ds.a.encoding["chunks"][0]
+    assert chunk > 1
+    for exponent, size in ((24, chunk), (30, 1)):  # bytes of a state
+        monkeypatch.setattr(Frames, "_bytes", lambda _, n, by=exponent: n << by)
+        assert frames.blocks(np.arange(12)).size == size
+
+
 def with_fields(ds):
     return ds, Fields.from_dataset(ds, {"a": None})
 

@@ -135,10 +135,7 @@ class Fields:
         shape = (ds.sizes.get("time", 1), len(self.channels), *self.grid.shape)
         out = np.empty(shape, dtype=np.float32)
         for name, numbers in self.groups.items():
-            array, levels = get(ds, name), self._levels(numbers)
-            if levels:
-                array = array.isel(level=as_slice(level_numbers(array, levels)))
-            out[:, as_slice(numbers)] = aligned(ds, array, self.grid, bool(levels))
+            out[:, as_slice(numbers)] = self.layers(ds, get(ds, name), name)
         for number, channel in enumerate(self.channels):
             part = out[:, number]
             part[part >= NETCDF_FILL] = np.nan
@@ -146,6 +143,14 @@ class Fields:
                 _refuse_missing(part, channel.name, ds)
             out[:, number] = channel.forward(part)
         return out
+
+    def layers(self, ds: xr.Dataset, array: xr.DataArray, name: str) -> Array:
+        """An array of ``ds``, under our names, that goes with variable ``name``, be it its values,
+        their errors or a mask: (time, its channels, *space), by label, as they stand."""
+        levels = self._levels(self.groups[name])
+        if levels:
+            array = array.isel(level=as_slice(level_numbers(array, levels)))
+        return aligned(ds, array, self.grid, bool(levels))
 
     def _levels(self, numbers: list[int]) -> list[int]:
         levels = [self.channels[number].level for number in numbers]

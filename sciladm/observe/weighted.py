@@ -11,7 +11,6 @@ from scipy import sparse
 from sciladm.calendar import find
 from sciladm.conventions import UserError, rename_in
 from sciladm.data.fields import Fields
-from sciladm.data.labels import aligned, level_numbers
 from sciladm.data.times import Times
 from sciladm.observe.rows import Mask, Rows, frames_of, untransformed
 
@@ -81,11 +80,8 @@ class Weighted:
         shape = (asked.sizes["time"], len(fields.channels), *fields.grid.shape)
         out = np.zeros(shape, np.float32)
         for name in names:
-            numbers, array = fields.groups[name], asked[name]
-            levels = [fields.channels[n].level for n in numbers]
-            if kept := [level for level in levels if level is not None]:
-                array = array.isel(level=level_numbers(array, kept))
-            out[:, numbers] = np.nan_to_num(aligned(asked, array, fields.grid, bool(kept)))
+            layers = fields.layers(asked, asked[name], name)
+            out[:, fields.groups[name]] = np.nan_to_num(layers)
         return out
 
     def _alike(self, told: xr.DataArray) -> xr.DataArray:

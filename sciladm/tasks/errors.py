@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 from sciladm.conventions import UserError, rename_in
-from sciladm.data.labels import aligned, level_numbers
 from sciladm.tasks.gaps import Array, Gaps
 
 Std = float | xr.DataArray
@@ -67,8 +66,5 @@ def _each(gaps: Gaps, name: str, std: xr.DataArray) -> list[Array]:
         error = error.expand_dims({dim: given[dim] if dim in given.coords else given.sizes[dim]})
     if "time" in given.dims:
         error = error.reindex(time=given["time"])
-    levels = [fields.channels[n].level for n in fields.groups[name]]
-    if kept := [level for level in levels if level is not None]:
-        error = error.isel(level=level_numbers(error, kept))
-    found = aligned(error.to_dataset(name=name), error.rename(name), fields.grid, bool(kept))
-    return [found[:, n] for n in range(len(levels))]
+    found = fields.layers(error.to_dataset(name=name), error.rename(name), name)
+    return [found[:, n] for n in range(found.shape[1])]

@@ -15,7 +15,7 @@ from sciladm.conventions import UserError, rename_in
 from sciladm.data.dataset import DataSet
 from sciladm.data.fields import Fields
 from sciladm.data.frames import Frames
-from sciladm.data.labels import aligned, get, level_numbers
+from sciladm.data.labels import get
 from sciladm.data.store import open_store
 from sciladm.data.times import Times
 from sciladm.model import Model
@@ -67,12 +67,8 @@ class Filled:
         """Where cells were observed (time, channel, *space)."""
         out = np.empty((len(self.times), len(fields.channels), *fields.grid.shape), bool)
         for name, numbers in fields.groups.items():
-            array = get(self.ds, f"{name}_observed")
-            levels = [fields.channels[n].level for n in numbers]
-            kept = [level for level in levels if level is not None]
-            if kept:
-                array = array.isel(level=level_numbers(array, kept))
-            out[:, numbers] = aligned(self.ds, array, fields.grid, bool(kept)) > 0.5
+            told = get(self.ds, f"{name}_observed")
+            out[:, numbers] = fields.layers(self.ds, told, name) > 0.5
         return out
 
 

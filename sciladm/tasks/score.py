@@ -99,20 +99,6 @@ def score(
     return _read_out(case, forecasts, scorer, examples, provenance, voice, notes)
 
 
-def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path, notes: list[str]) -> int:
-    """The same for forecasts."""
-    times = np.concatenate([case.inits, later(case.inits[:, None], case.leads).ravel()])
-    line = {
-        "stores": {one.name: one.fingerprint() for one in forecasts},
-        "first_init": str(case.inits[0].astype("M8[s]")),
-        "last_init": str(case.inits[-1].astype("M8[s]")),
-        "inits": len(case.inits),
-        "last_lead": format_duration(case.leads[-1]),
-        "members": case.members,
-    }
-    return note_reading(case.data, times, line, run, notes)
-
-
 def note_reading(
     data: DataSet, times: Times, line: Mapping[str, Any], run: Path, notes: list[str]
 ) -> int:
@@ -129,6 +115,20 @@ def note_reading(
                          f"({READS}: {error.strerror}).")  # fmt: skip
     recorded = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return len(recorded) + unrecorded
+
+
+def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path, notes: list[str]) -> int:
+    """`note_reading` of forecasts."""
+    times = np.concatenate([case.inits, later(case.inits[:, None], case.leads).ravel()])
+    line = {
+        "stores": {one.name: one.fingerprint() for one in forecasts},
+        "first_init": str(case.inits[0].astype("M8[s]")),
+        "last_init": str(case.inits[-1].astype("M8[s]")),
+        "inits": len(case.inits),
+        "last_lead": format_duration(case.leads[-1]),
+        "members": case.members,
+    }
+    return note_reading(case.data, times, line, run, notes)
 
 
 def _scorer(case: Case, notes: list[str]) -> Scorer:
@@ -251,12 +251,8 @@ def _read_out(
     notes: list[str],
 ) -> Scored:
     """Tables from what the scorer has collected."""
-    fields, drawn = case.data.fields, scorer.resamples(case.inits, 1)
-    if drawn.blocks < FEWEST_BLOCKS:
-        notes.append(
-            f"The initial times span {drawn.blocks} independent stretches of time, fewer than "
-            f"{FEWEST_BLOCKS}: too few for intervals, so none are given and nothing is judged."
-        )
+    fields = case.data.fields
+    note_scarce(scorer, case.inits, "initial times", notes)
     judged = [one.name for one in forecasts if one.name not in ORACLES]
     others = [name for name in scorer.forecasts if name not in (*ORACLES, "autoencoder")]
     with voice.progress("tables") as report:
@@ -277,6 +273,16 @@ def _read_out(
         provenance,
         notes,
     )
+
+
+def note_scarce(scorer: Scorer, times: Times, called: str, notes: list[str]) -> None:
+    """A note where too few independent stretches of time were scored for intervals."""
+    blocks = scorer.resamples(times, 1).blocks
+    if blocks < FEWEST_BLOCKS:
+        notes.append(
+            f"The {called} span {blocks} independent stretches of time, fewer than "
+            f"{FEWEST_BLOCKS}: too few for intervals, so none are given and nothing is judged."
+        )
 
 
 def _provenance(

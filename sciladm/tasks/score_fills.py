@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from sciladm.conventions import UserError
-from sciladm.metrics.bootstrap import FEWEST_BLOCKS
 from sciladm.metrics.derived import find_winds
 from sciladm.metrics.regions import regions
 from sciladm.metrics.scorer import Scorer
@@ -19,7 +18,7 @@ from sciladm.report.style import BASELINES
 from sciladm.tasks.fill_rivals import AT_ONCE, Rival, fill_rivals
 from sciladm.tasks.fills import Filled, Hidden, hidden_from, run_of
 from sciladm.tasks.run import open_run
-from sciladm.tasks.score import Example, Scored, note_reading
+from sciladm.tasks.score import Example, Scored, note_reading, note_scarce
 from sciladm.tasks.voice import Silent, Voice
 
 
@@ -91,12 +90,7 @@ def _read_out(
     notes: list[str],
 ) -> Scored:
     model = hidden.model
-    drawn = scorer.resamples(scorer.seen(fills[0].name, 0), 1)
-    if drawn.blocks < FEWEST_BLOCKS:
-        notes.append(
-            f"The times span {drawn.blocks} independent stretches, fewer than {FEWEST_BLOCKS}: "
-            "too few for intervals, so none are given and nothing is judged."
-        )
+    note_scarce(scorer, scorer.seen(fills[0].name, 0), "times", notes)
     pairs = [(one.name, name) for one in fills for name in scorer.forecasts if name != one.name]
     compared = [paired_table(scorer, a, b) for a, b in pairs]
     table = pd.concat(compared, ignore_index=True) if compared else pd.DataFrame()
