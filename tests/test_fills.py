@@ -6,6 +6,7 @@ import pytest
 import torch
 import xarray as xr
 
+import sciladm
 from sciladm import evaluate as evaluation
 from sciladm import infill as filling
 from sciladm.baselines.filling import OrthogonalFunctions
@@ -17,6 +18,7 @@ from sciladm.tasks.fill_rivals import fill_rivals
 from sciladm.tasks.fills import Filled, hidden_from
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.run import open_run
+from sciladm.tasks.score_fills import score_fills
 from sciladm.tasks.voice import Silent
 from sciladm.tasks.withhold import withheld
 from tests.test_infill import gap, hidden
@@ -117,6 +119,90 @@ def test_a_fill_is_scored_where_it_was_hidden(stills, tmp_path, capsys):
     assert '"times": 6' in line and "infill_method" in line
     page = (report / "index.html").read_text()
     assert "filled gaps" in page and "observed" in page and "Forecast verification" not in page
+
+
+def test_stores_are_compared_where_all_of_them_were_asked(stills, tmp_path):
+    model, ds = stills
+    days = ds.isel(time=slice(4, 8))
+    days.to_netcdf(tmp_path / "whole.nc")
+    small = gap(days) & (days.x < days.x[8])
+    filled = {}
+    for name, where in (("wide", gap(days)), ("narrow", small)):
+        filled[name] = model.infill(days, 4, method="oi", withhold=where)
+        filled[name].to_zarr(tmp_path / f"{name}.zarr", consolidated=False)
+    stores = [tmp_path / "wide.zarr", tmp_path / "narrow.zarr"]
+    scored = score_fills(stores, tmp_path / "whole.nc", model.model.path)
+    for name, one in filled.items():
+        by_hand = fair_crps(one.tracer.values, days.tracer.values)[:, small.values].mean()
+        assert np.isclose(value(scored.scores, name, "tracer"), by_hand, rtol=1e-4)
+
+
+def test_a_baseline_that_fails_on_the_way_is_left_out(stills, tmp_path, monkeypatch):
+    model, ds = stills
+    days = ds.isel(time=slice(4, 7))
+    days.to_netcdf(tmp_path / "whole.nc")
+    filled = model.infill(days, 2, method="oi", withhold=0.3)
+    filled.to_zarr(tmp_path / "filled.zarr", consolidated=False)
+
+    def failing(hidden):
+        def rival(number):
+            if number:
+                raise UserError("no more")
+            return hidden.truth[[number]]
+
+        return rival
+
+    monkeypatch.setattr("sciladm.tasks.fill_rivals._linear", failing)
+    given = ([tmp_path / "filled.zarr"], tmp_path / "whole.nc", model.model.path)
+    scored = score_fills(*given)
+    assert "linear" not in set(scored.scores.forecast) and "eof" in set(scored.scores.forecast)
+    assert "The baseline linear is left out: no more" in scored.notes
+    monkeypatch.setattr(Filled, "read", lambda *_: failing(None)(1))
+    with pytest.raises(UserError, match="no more"):
+        score_fills(*given)
+
+
+def test_levels_and_a_past_are_scored(tiny_run, tiny, tiny_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("sciladm.tasks.fill_rivals.LARGEST", 512)
+    model = sciladm.load(tiny_run)
+    past, test = model.model.recipe.window.past, tiny.data.indices("test")
+    times = tiny.data.frames.times[test]
+    step = int(model.model.step / np.diff(times).min())
+    ds = tiny.data.frames.ds.isel(time=test[: (past + 2) * step : step]).load()
+    ds = ds[list(model.model.fields.groups)]
+    ds.to_netcdf(tmp_path / "whole.nc")
+    where = xr.zeros_like(ds["geopotential"], dtype=bool)
+    where[{"time": slice(past, None), "level": 1, "latitude": slice(4, 8)}] = True
+    mask = xr.Dataset({name: where.isel(level=0, drop=True) for name in ds})
+    mask["geopotential"] = where
+    filled = model.infill(ds, 3, evaluations=12, withhold=mask)
+    filled.to_zarr(tmp_path / "filled.zarr", consolidated=False)
+    scored = score_fills([tmp_path / "filled.zarr"], tmp_path / "whole.nc", tiny_run)
+    level = int(ds.level[1])
+    assert set(scored.scores.variable) <= {f"geopotential_{level}", "all"}
+    assert "optimal_interpolation" in set(scored.scores.forecast)
+    assert any("eof is left out: a state has" in note for note in scored.notes)
+    members, truth = (
+        one["geopotential"].sel(level=level).transpose("time", "latitude", "longitude", ...).values
+        for one in (filled, ds)
+    )
+    hidden_there = where.isel(level=1).transpose("time", "latitude", "longitude").values
+    area = model.model.fields.grid.area
+    each = fair_crps(np.moveaxis(members, -1, 0), truth) * area
+    weight = (hidden_there * area).sum()
+    assert np.isclose(
+        value(scored.scores, "model", f"geopotential_{level}"), each[hidden_there].sum() / weight,
+        rtol=1e-3,
+    )  # fmt: skip
+
+
+def value(scores, forecast, variable, metric="fair_crps"):
+    whole = scores[(scores.region == scores.region.iloc[0]) & (scores.season == "all")]
+    (found,) = whole.loc[
+        (whole.forecast == forecast) & (whole.variable == variable) & (whole.metric == metric),
+        "value",
+    ]
+    return found
 
 
 def test_no_baseline_knows_what_was_hidden(stills, tmp_path):
