@@ -1,5 +1,7 @@
 """Filled gaps are scored where they were hidden, beside what fills gaps without a denoiser."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -164,7 +166,8 @@ def test_a_baseline_that_fails_on_the_way_is_left_out(stills, tmp_path, monkeypa
 
 def test_levels_and_a_past_are_scored(tiny_run, tiny, tiny_cache, tmp_path, monkeypatch):
     monkeypatch.setattr("sciladm.tasks.fill_rivals.LARGEST", 512)
-    model = sciladm.load(tiny_run)
+    run = shutil.copytree(tiny_run, tmp_path / "run")  # it is written there that test is read
+    model = sciladm.load(run)
     past, test = model.model.recipe.window.past, tiny.data.indices("test")
     times = tiny.data.frames.times[test]
     step = int(model.model.step / np.diff(times).min())
@@ -177,7 +180,7 @@ def test_levels_and_a_past_are_scored(tiny_run, tiny, tiny_cache, tmp_path, monk
     mask["geopotential"] = where
     filled = model.infill(ds, 3, evaluations=12, withhold=mask)
     filled.to_zarr(tmp_path / "filled.zarr", consolidated=False)
-    scored = score_fills([tmp_path / "filled.zarr"], tmp_path / "whole.nc", tiny_run)
+    scored = score_fills([tmp_path / "filled.zarr"], tmp_path / "whole.nc", run)
     level = int(ds.level[1])
     assert set(scored.scores.variable) <= {f"geopotential_{level}", "all"}
     assert "optimal_interpolation" in set(scored.scores.forecast)
