@@ -40,7 +40,7 @@ def channels(ds: xr.Dataset) -> np.ndarray:
 
 def test_record_is_an_ordinary_labelled_store(record):
     ds = xr.open_zarr(record)
-    assert ds.attrs["source"] == "simulated" and ds.attrs["simulator_version"] == 1
+    assert ds.attrs["source"] == "simulated" and ds.attrs["simulator_version"] == 2
     assert set(ds.data_vars) == {*VARIABLES, "land_sea_mask", "geopotential_at_surface"}
     assert ds["geopotential"].dims == ("time", "level", "latitude", "longitude")
     assert ds["2m_temperature"].dims == ("time", "latitude", "longitude")
@@ -186,6 +186,10 @@ def test_the_default_plan():
         and plan.times[-1] < np.datetime64("2262-01-01")
     )
     assert [len(g) for g in plan.groups] == [7, 6]
+    assert [len(g) for g in Plan.years(train=27).groups] == [15, 15]
+    small = replace(Plan.years(train=27), batch=8)
+    assert [len(g) for g in small.groups] == [8, 8, 7, 7]
+    assert Plan.years(train=1, validation=0, test=0).groups == [[0]]
 
 
 def test_questions_about_other_stores_are_answered(record, tmp_path):
@@ -212,7 +216,7 @@ def test_parameters_are_the_frozen_ones():
               and row[0].strip().split(".")[0] in ("flow", "ground")}  # fmt: skip
     parameters = Atmosphere().parameters()
     actual = {f"{k}.{n}": v for k in ("flow", "ground") for n, v in parameters[k].items()}
-    assert listed == pytest.approx(actual) and parameters["version"] == 1
+    assert listed == pytest.approx(actual) and parameters["version"] == 2
 
 
 @pytest.mark.slow

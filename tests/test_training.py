@@ -15,7 +15,7 @@ from sciladm.conventions import UserError
 from sciladm.diffusion.noise import training_generator
 from sciladm.training.checkpoint import FORMAT_VERSION, keep_lines, read_tensors, write_tensors
 from sciladm.training.loop import OPTIMISERS, Loop
-from sciladm.training.optim import schedule
+from sciladm.training.optim import schedule, shares
 
 CHECKPOINT, METRICS = "net.checkpoint.safetensors", "metrics.jsonl"
 
@@ -174,3 +174,12 @@ def test_parts_make_the_step_of_the_whole(tmp_path):
         Loop(net, step_loss, folder, "net", steps=9, parts=parts).run()
         ends.append(net.weight.detach())
     torch.testing.assert_close(*ends)
+
+
+def test_weights_are_shared_out_evenly_and_once():
+    sizes = (1000, 900, 300, 200, 100, 7)
+    weights = [nn.Parameter(torch.zeros(n)) for n in sizes]
+    one, two = shares(weights, 2)
+    assert sorted(len(p) for p in [*one, *two]) == sorted(sizes)
+    assert abs(sum(p.numel() for p in one) - sum(p.numel() for p in two)) < 100
+    assert [len(own) for own in shares(weights[:1], 2)] == [1]

@@ -18,7 +18,7 @@ from sciladm.simulate.record import Restart, write_record
 from sciladm.simulate.sphere import Real
 from sciladm.simulate.weather import PERFECT, Noise, State, Weather, hours_since_epoch
 
-VERSION = 1  # of the simulator: raised whenever any written number changes
+VERSION = 2  # of the simulator: raised whenever any written number changes
 BLOCK = 16  # members stepped together: member m is always in slot m mod BLOCK
 
 

@@ -100,12 +100,12 @@ class Records:
 
 @dataclass(frozen=True)
 class Plan(Records):
-    """That of an atmosphere on a grid; `batch` realisations are stepped together."""
+    """That of an atmosphere on a grid; up to `batch` realisations are stepped together."""
 
     latitudes: int = 32
     longitudes: int = 64
     spin_up_days: int = 60
-    batch: int = 7
+    batch: int = 16
     restart_splits: tuple[str, ...] = ("validation", "test")
 
     @classmethod
@@ -127,11 +127,11 @@ class Plan(Records):
         by_length: dict[int, list[int]] = {}
         for i, one in enumerate(self.realisations):
             by_length.setdefault(one.days, []).append(i)
-        return [
-            part[i : i + self.batch]
-            for part in by_length.values()
-            for i in range(0, len(part), self.batch)
-        ]
+        groups: list[list[int]] = []
+        for alike in by_length.values():
+            pairs = -(-len(alike) // (2 * self.batch))  # two processes end together
+            groups += [part.tolist() for part in np.array_split(alike, 2 * pairs) if len(part)]
+        return groups
 
 
 def _apart(train: int, validation: int, test: int, days: int) -> list[tuple[int, str, int, str]]:

@@ -18,7 +18,7 @@ from sciladm.conventions import UserError
 from sciladm.training.average import Average, moments
 from sciladm.training.checkpoint import keep_lines, read_tensors, write_tensors
 from sciladm.training.muon import Muon
-from sciladm.training.optim import optimiser_tensors, restore_optimiser, schedule
+from sciladm.training.optim import optimiser_tensors, restore_optimisers, schedule, shares
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": partial(torch.optim.AdamW, betas=(0.9, 0.99)),
@@ -68,9 +68,10 @@ class Loop:
         self.validate, self.validate_every = validate, validate_every
         self.progress = progress
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimiser = OPTIMISERS[optimiser](
-            self.parameters, lr=learning_rate, weight_decay=weight_decay
-        )
+        self.optimisers = [
+            OPTIMISERS[optimiser](share, lr=learning_rate, weight_decay=weight_decay)
+            for share in shares(self.parameters, parts)
+        ]
         self.average = Average(module, ema_widths)
         self.moments = moments(steps) if snapshots else set()
         self._lines: list[tuple[int, Tensor, float]] = []
@@ -106,14 +107,15 @@ class Loop:
 
     def _advance(self, step: int, threads: ThreadPoolExecutor) -> None:
         rate = self.learning_rate * schedule(step, self.steps, self.warmup)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
         results = list(threads.map(lambda part: self._gradient(step, part), range(self.parts)))
         loss = torch.stack([one for one, _ in results]).mean()
         for parameter, *parts in zip(self.parameters, *(own for _, own in results), strict=True):
             parameter.grad = sum(parts[1:], parts[0]) / self.parts
         nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimiser.step()
+        list(threads.map(lambda optimiser: optimiser.step(), self.optimisers))
         self.average.update(step)
         self._lines.append((step, loss, rate))
         if len(self._lines) == 20:  # the device is waited for now and then only
@@ -147,7 +149,7 @@ class Loop:
         parts = {
             "weights": self.module.state_dict(),
             "average": self.average.tensors(),
-            "optimiser": optimiser_tensors(self.optimiser),
+            "optimiser": optimiser_tensors(self.optimisers),
         }
         tensors = {f"{part}:{key}": t for part, own in parts.items() for key, t in own.items()}
         write_tensors(self.checkpoint, tensors, {"step": done})
@@ -170,6 +172,6 @@ class Loop:
             ) from error
         for name, weight in self.average.tensors().items():
             weight.copy_(parts["average"][name])
-        restore_optimiser(self.optimiser, parts["optimiser"])
+        restore_optimisers(self.optimisers, parts["optimiser"])
         keep_lines(self.metrics, self.name, int(facts["step"]) - 1)
         return int(facts["step"])
