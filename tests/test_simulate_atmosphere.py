@@ -186,9 +186,9 @@ def test_the_default_plan():
         and plan.times[-1] < np.datetime64("2262-01-01")
     )
     assert [len(g) for g in plan.groups] == [7, 6]
-    assert [len(g) for g in Plan.years(train=27).groups] == [15, 15]
-    small = replace(Plan.years(train=27), batch=8)
-    assert [len(g) for g in small.groups] == [8, 8, 7, 7]
+    assert [len(g) for g in Plan.years(train=27).groups] == [8, 8, 7, 7]
+    together = replace(Plan.years(train=27), batch=16)
+    assert [len(g) for g in together.groups] == [15, 15]
     assert Plan.years(train=1, validation=0, test=0).groups == [[0]]
 
 

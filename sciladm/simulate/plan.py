@@ -105,7 +105,7 @@ class Plan(Records):
     latitudes: int = 32
     longitudes: int = 64
     spin_up_days: int = 60
-    batch: int = 16
+    batch: int = 8
     restart_splits: tuple[str, ...] = ("validation", "test")
 
     @classmethod

@@ -57,18 +57,6 @@ def legendre(truncation: int, mu: Real) -> tuple[Real, Real]:
     return np.ascontiguousarray(p[:, :, :size]), h
 
 
-def fourier(truncation: int, longitudes: int, dtype: DTypeLike) -> tuple[Real, Real]:
-    """Sum of waves over equally spaced meridians (longitude, 2 · m + part), part 0 real and 1
-    imaginary, and its inverse on them (2 · m + part, longitude). As matrices these sums are
-    several times faster than fast transforms of so few points.
-    """
-    m = np.arange(truncation + 1)
-    angle = 2 * np.pi / longitudes * (np.arange(longitudes)[:, None] * m % longitudes)
-    waves = np.stack([np.cos(angle), -np.sin(angle)], axis=-1).reshape(longitudes, -1)
-    twice = np.repeat(np.where(m > 0, 2.0, 1.0), 2)  # m > 0 stands for −m, too
-    return (twice * waves).astype(dtype), (waves.T / longitudes).astype(dtype)
-
-
 def multiply(matrix: Real, x: Complex) -> Complex:
     """Real matrices (m, i, j) times complex (level, m, j, batch), without a complex product."""
     real = np.ascontiguousarray(x).view(matrix.dtype)
@@ -98,26 +86,20 @@ class Points:
         self._wind_u = (-h / (RADIUS * self.cosine)).astype(self.dtype)
         self._wind_v = (p / (RADIUS * self.cosine)).astype(self.dtype)
         self.im = (1j * np.arange(truncation + 1))[:, None, None].astype(self.complex)
-        self._sum, self._project = fourier(truncation, longitudes, self.dtype)
         n = np.arange(truncation + 1)
         self.laplacian = (-n * (n + 1) / RADIUS**2)[:, None].astype(self.dtype)  # (n, 1) [m⁻²]
 
     def to_grid(self, waves: Complex) -> Real:
         """Sum over m: (level, m, latitude, batch) → (level, latitude, longitude, batch)."""
-        parts = np.stack([waves.real, waves.imag], axis=2)  # (level, m, part, latitude, batch)
-        grid = self._sum @ parts.reshape(len(waves), len(self._sum.T), -1)
-        return np.moveaxis(grid.reshape(len(waves), self.longitudes, *waves.shape[2:]), 1, 2)
+        grid: Real = scipy.fft.irfft(waves, n=self.longitudes, axis=1, norm="forward")
+        return np.moveaxis(grid, 1, 2)
 
     def to_waves(self, grid: Real) -> Complex:
         """Fourier coefficients m ≤ truncation: (level, latitude, longitude, batch) → (level, m,
         latitude, batch).
         """
-        east = np.moveaxis(grid, 2, 1)  # (level, longitude, latitude, batch)
-        parts = self._project @ east.reshape(len(east), self.longitudes, -1)
-        parts = parts.reshape(len(east), -1, 2, *east.shape[2:])
-        waves = np.empty((len(east), self.truncation + 1, *east.shape[2:]), self.complex)
-        waves.real, waves.imag = parts[:, :, 0], parts[:, :, 1]
-        return waves
+        waves: Complex = scipy.fft.rfft(grid, axis=2, norm="forward")
+        return np.moveaxis(waves[:, :, : self.truncation + 1], 2, 1)
 
     def synthesise(self, spectral: Complex) -> Real:
         """(level, m, n, batch) → (level, latitude, longitude, batch), the same units."""
