@@ -61,7 +61,7 @@ QUICK = {
 }  # fmt: skip
 """What makes recipes/tiny.yaml a matter of seconds; its draws are as bad as that."""
 
-ROUNDS = {"train": (48, 48, 48, 48), "validation": (48,)}
+ROUNDS = (48, 48, 48, 48)
 """Ensembles rolled out to fit how wide they are, where training at large takes hundreds."""
 
 

@@ -1,9 +1,8 @@
-"""Ensembles rolled out from known states, until they are as wide as they are wrong."""
+"""Ensembles rolled out from the training split, until they are as wide as they are wrong."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial, reduce
-from itertools import count
+from functools import reduce
 from operator import add
 
 import torch
@@ -14,15 +13,15 @@ from sciladm.diffusion.noise import training_generator
 from sciladm.diffusion.rolled import Tally
 from sciladm.model import ROLLED, Model
 from sciladm.recipe import Recipe
-from sciladm.tasks.fit_denoiser import Report, parts
+from sciladm.tasks.fit_denoiser import Report, missing, parts
 from sciladm.tasks.run import THREADS
 from sciladm.tasks.windows import Batch, Windows
 
-ROUNDS = {"train": (100, 100, 200, 400), "validation": (192, 192)}
+ROUNDS, MEMBERS = (100, 100, 200, 400), 4
 """Ensembles of each round, spread over the split; a round corrects what the one before did, and
-the first ones need not be exact. A network knows its training years, and ensembles from others are
-too sure of its mean: validation has the last word."""
-MEMBERS = 4
+the first ones need not be exact."""
+HELD = 96
+"""Ensembles from the validation split."""
 FREELY = 5
 """Windows that an ensemble is rolled out, if the split has stretches of as many."""
 TOGETHER = 16
@@ -33,31 +32,30 @@ def rolled_steps(recipe: Recipe) -> float:
     """How many steps of training, forwards and backwards, roll-outs take as long as."""
     if not recipe.window.past:
         return 0.0
-    ensembles = sum(map(sum, ROUNDS.values()))
-    return ensembles * MEMBERS * FREELY / recipe.denoiser.batch / 3
+    return (sum(ROUNDS) + HELD) * MEMBERS * FREELY / recipe.denoiser.batch / 3
 
 
 def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
     """How much of the mean to keep, and how far frames depart from it, where an ensemble goes on
     from its own draws. Draws are white ones: they have the second moments that the sampler's have,
     and no others are asked for here."""
-    found = [(split, _starts(model, data, split)) for split in ROUNDS]
-    rounds = [(*starts, ensembles) for split, starts in found if starts
-              for ensembles in ROUNDS[split]]  # fmt: skip
-    if rounds:
-        windows, starts, _ = rounds[0]
-        frames = starts.spread(10 * max(ROUNDS["train"]))
+    if found := _starts(model, data, "train"):
+        windows, starts = found
+        frames = starts.spread(10 * max(ROUNDS))
         model.rolled.measure(
             future.to(model.device).chunk(windows, 1)[0] for _, _, future in frames
         )
-    with ThreadPoolExecutor(
-        parts(model.device), initializer=torch.set_num_threads, initargs=(THREADS,)
-    ) as threads:
-        for number, (windows, starts, ensembles) in enumerate(rounds):
-            tally = partial(_tally, model, windows)
-            told = threads.map(tally, count(), starts.spread(ensembles, TOGETHER))
-            model.rolled.improve(reduce(add, told), windows / 2)
-            report((number + 1) / len(rounds))
+        with ThreadPoolExecutor(
+            parts(model.device), initializer=torch.set_num_threads, initargs=(THREADS,)
+        ) as threads:
+            for number, ensembles in enumerate(ROUNDS):
+                told = threads.map(
+                    lambda item: _tally(model, windows, *item),
+                    enumerate(starts.spread(ensembles, TOGETHER)),
+                )
+                model.rolled.improve(reduce(add, told), windows / 2)
+                report((number + 1) / len(ROUNDS))
+            model.rolled.size.mul_(_missing(model, data, threads))
     model.save_part(ROLLED, rolled=model.rolled)
 
 
@@ -77,6 +75,33 @@ def _tally(model: Model, windows: int, number: int, batch: Batch) -> Tally:
     """Of one batch of ensembles, all windows but the first."""
     drawn = _rolled_out(model, windows, number, batch)
     return reduce(add, (model.rolled.tally(members, came) for members, came in drawn))
+
+
+def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> float:
+    """√(error² there is / spread² drawn) on validation, latents counting as they decode, drawn to
+    1: networks know their training data, and ensembles are as wrong as they are wide there."""
+    found = _starts(model, data, "validation")
+    if found is None:
+        return 1.0
+    windows, starts = found
+    decoded = model.autoencoder.importance().repeat(model.recipe.window.future)
+    area = torch.tensor(model.grid.area.ravel(), dtype=torch.float32).to(model.device)
+
+    def size(x: Tensor) -> Tensor:
+        return torch.einsum("bcn,c,n->b", x.flatten(2).square(), decoded, area)
+
+    def sums(item: tuple[int, Batch]) -> Tensor:
+        total = torch.zeros(2, len(item[1][0]), dtype=torch.float64)
+        for members, came in _rolled_out(model, windows, *item):
+            mean = members.mean(1)
+            apart = (members - mean[:, None]).flatten(0, 1)
+            spread = size(apart).view(-1, MEMBERS).sum(1) / (MEMBERS - 1)
+            total += torch.stack([size(came - mean) - spread / MEMBERS, spread]).cpu()
+        return total
+
+    each = threads.map(sums, enumerate(starts.spread(HELD, TOGETHER)))
+    there, spread = torch.cat(list(each), dim=1)
+    return missing(there, spread)
 
 
 @torch.inference_mode()
