@@ -241,20 +241,19 @@ class Model:
 
     @torch.inference_mode()
     def sample(
-        self, past: Tensor, times: Times, keys: Sequence[Key], rolled: bool = False
+        self, past: Tensor, times: Times, keys: Sequence[Key], later: bool = False
     ) -> Tensor:
         """Draw the frames at ``times`` that follow known ones.
 
         past: latents of the known frames (member, past, k, *cells); keys (member,), their
-        valid time the first of ``times``; rolled: whether ``past`` has draws in it.
+        valid time the first of ``times``; later: whether ``past`` has draws in it.
         → latents (member, future, k, *cells).
         """
         forcings = self.forcings(times).expand(len(past), -1, *self.grid.shape)
         context = self.denoiser.context(past.flatten(1, 2), forcings, self.latent_statics)
         drawn = self.draw(context, keys)
-        if rolled:
-            drawn = self.rolled(context.mean, drawn.flatten(1, 2)).view_as(drawn)
-        return drawn
+        right: Tensor = self.rolled(context.mean, drawn.flatten(1, 2), later)
+        return right.view_as(drawn)
 
     @torch.inference_mode()
     def draw(

@@ -1,9 +1,10 @@
-"""What an ensemble needs from its second window on, which no training on single windows teaches.
+"""What ensembles need that no network learns from single windows.
 
 A network learns from states that were analysed; in a roll-out it sees its own draws, in which its
 errors lie along with the weather. So it exaggerates: where a day leaves 1 % of the variance
-unexplained, a mean too large by 1 % doubles what a climate of such days has left over. One number
-per pattern says how much of the mean to believe, another how far frames depart from it.
+unexplained, a mean too large by 1 % doubles what a climate of such days has left over. And what a
+network says of each cell's scale breaks up combinations of cells that hardly vary. One number per
+pattern says how much of the mean to believe, another how far frames depart from it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,8 +18,12 @@ from sciladm.grid import Boundary
 from sciladm.nn.shrink import grown, pooled
 from sciladm.nn.waves import Waves
 
-RANGE = 0.25, 4.0
-"""Departures are never scaled by less, or by more."""
+LEADING = 16
+"""Patterns of each wavenumber that are looked at as they decode."""
+KEPT, SIZE = (0.0, 1.1), (0.02, 4.0)
+"""Means and departures are never scaled by less, or by more."""
+SLOPE = 0.02, 1.5
+"""What one round takes from a tally at most."""
 
 
 @dataclass
@@ -42,57 +47,87 @@ class Tally:
 
 
 class Rolled(nn.Module):
-    """z = mean + departure → kept · mean + size · departure along the patterns of the climate.
+    """z = mean + departure, made right pattern by pattern: first those of latents, all alike, then
+    the leading ones of what latents decode to. Until fitted z stays as it is."""
+
+    def __init__(
+        self, channels: int, area: Tensor, boundaries: Sequence[Boundary], patterns: int
+    ) -> None:
+        super().__init__()
+        self.alike = Patterns(channels, area, boundaries, patterns, rest=True)
+        self.decoded = Patterns(channels, area, boundaries, min(patterns, LEADING), rest=False)
+
+    def forward(self, mean: Tensor, z: Tensor, later: bool) -> Tensor:
+        """mean and draws z (batch, channel, *space) of a window → z; ``later``: whether the
+        window follows draws, not states that were analysed."""
+        apart = z - mean
+        for patterns in (self.alike, self.decoded):
+            mean, apart = patterns(mean, apart, later)
+        return mean + apart
+
+
+class Patterns(nn.Module):
+    """mean, departure → kept · mean, size · departure along the patterns of the climate.
 
     Patterns are the eigenvectors of the covariance of frames, of each wavenumber apart, cells
-    weighted by area; as in `Departure`, `patterns` bounds how many of a block are kept, and the
-    rest of a block shares its numbers. Until fitted z stays as it is.
+    weighted by area and channels as `measure` is told; as in `Departure`, a block that is too
+    wide has none. With `rest`, what no pattern holds shares its block's numbers, else it stays as
+    it is. The mean of a first window is kept whole; departures have a size there and another
+    later.
     """
 
+    area: Tensor
     root: Tensor
     patterns: Tensor
     kept: Tensor
     size: Tensor
 
     def __init__(
-        self, channels: int, area: Tensor, boundaries: Sequence[Boundary], patterns: int
+        self,
+        channels: int,
+        area: Tensor,
+        boundaries: Sequence[Boundary],
+        patterns: int,
+        rest: bool,
     ) -> None:
         super().__init__()
         self.waves = Waves(area.shape, boundaries)
-        root = (area / area.mean()).sqrt()
-        self.register_buffer("root", root, persistent=False)
+        self.register_buffer("area", area / area.mean(), persistent=False)
+        self.register_buffer("root", self.area.sqrt().repeat(channels, *[1] * area.ndim))
         blocks, numbers = self.waves.rows(torch.zeros(1, channels, *area.shape)).shape[1:]
         held = min(patterns, numbers) if numbers <= LARGEST else 0
         kind = torch.complex64 if self.waves.periodic else torch.float32
         alone = torch.eye(numbers, held, dtype=kind).repeat(blocks, 1, 1)
         self.register_buffer("patterns", alone)
-        own = held + (held < numbers)
+        own = held + (rest and held < numbers)
         self.register_buffer("kept", torch.ones(blocks, own))
-        self.register_buffer("size", torch.ones(blocks, own))
+        self.register_buffer("size", torch.ones(2, blocks, own))
 
-    def forward(self, mean: Tensor, z: Tensor) -> Tensor:
-        """mean and draws z (batch, channel, *space) of a window that follows draws → z."""
-        rows, drawn = self._rows(mean), self._rows(z - mean)
-        return self._fields(self._scaled(rows, self.kept) + self._scaled(drawn, self.size))
+    def forward(self, mean: Tensor, apart: Tensor, later: bool) -> tuple[Tensor, Tensor]:
+        """mean and departure (batch, channel, *space) → the same."""
+        if later:
+            mean = self._scaled(mean, self.kept)
+        return mean, self._scaled(apart, self.size[int(later)])
 
     def _rows(self, z: Tensor) -> Tensor:
         return self.waves.rows(z * self.root)
 
-    def _fields(self, rows: Tensor) -> Tensor:
-        return self.waves.fields(rows) / self.root
-
-    def _scaled(self, rows: Tensor, by: Tensor) -> Tensor:
-        held = self.patterns.shape[2]
-        rest = by[:, held:] if by.shape[1] > held else torch.zeros_like(by[:, :1])
+    def _scaled(self, z: Tensor, by: Tensor) -> Tensor:
+        held, rows = self.patterns.shape[2], self._rows(z)
+        rest = by[:, held:] if by.shape[1] > held else by.new_ones(len(by), 1)
         along = self._along(rows) * (by[:, :held] - rest)
-        return rest * rows + torch.einsum("bkp,knp->bkn", along, self.patterns)
+        scaled = rest * rows + torch.einsum("bkp,knp->bkn", along, self.patterns)
+        return self.waves.fields(scaled) / self.root
 
     def _along(self, rows: Tensor) -> Tensor:
         return torch.einsum("bkn,knp->bkp", rows, self.patterns.conj())
 
     @torch.no_grad()
-    def measure(self, frames: Iterable[Tensor]) -> None:
-        """The patterns of batches of frames (batch, channel, *space)."""
+    def measure(self, frames: Iterable[Tensor], worth: Tensor) -> None:
+        """The patterns of batches of frames (batch, channel, *space), each channel's variance
+        counting as its ``worth`` (channel,)."""
+        counts = (worth / worth.mean()).view(-1, *[1] * self.area.ndim)
+        self.root.copy_((counts * self.area).sqrt())
         blocks, numbers, held = self.patterns.shape
         if not held:
             return
@@ -102,6 +137,14 @@ class Rolled(nn.Module):
             rows = self._rows(z).transpose(0, 1).cpu()
             covariance += rows.mT @ rows.conj()
         self.patterns.copy_(torch.linalg.eigh(covariance)[1][..., numbers - held :])
+
+    def beyond(self, z: Tensor) -> Tensor:
+        """Σ of squares of z (batch, channel, *space) → (batch,), without what the leading patterns
+        of each wavenumber hold."""
+        rows = self._rows(z)
+        along = self._along(rows)[..., max(0, self.patterns.shape[2] - LEADING) :]
+        whole, held = (x.abs().square().flatten(1).sum(1) for x in (rows, along))
+        return (whole - held).clamp(min=0)
 
     @torch.no_grad()
     def tally(self, members: Tensor, truth: Tensor) -> Tally:
@@ -129,17 +172,28 @@ class Rolled(nn.Module):
         return own.cpu()
 
     @torch.no_grad()
-    def improve(self, tally: Tally, windows: float) -> None:
+    def improve(self, first: Tally, later: Tally, windows: float) -> None:
         """Towards ensembles whose mean is neither too large nor too small (truth regresses on it
-        with slope 1) and whose spread is their error; ``tally`` was taken after so many windows,
-        on average, that this had changed. No pattern is ever made larger than the network said."""
+        with slope 1) and whose spread is their error, from tallies of first windows and of later
+        ones, which were taken after ``windows``, on average, that `kept` had changed."""
+        if not self.kept.numel():
+            return
+        wrong = later.error / _positive(later.expected) / later.ensembles
+        slope = (later.agreed / _positive(later.expected)).clamp(*SLOPE)
+        slope = pooled(slope.flatten(), _positive(wrong).flatten(), self._group).clamp(*SLOPE)
+        kept = self.kept * slope.view_as(self.kept).to(self.kept) ** (1 / windows)
+        self.kept.copy_(kept.clamp(*KEPT))
+        for size, tally in zip(self.size, (first, later), strict=True):
+            error, spread = (_positive(x).flatten() for x in (tally.error, tally.spread))
+            ratio = grown(error, spread, self._group, tally.ensembles).sqrt()
+            size.mul_(ratio.view_as(size).to(size)).clamp_(*SIZE)
+
+    @property
+    def _group(self) -> Tensor:
+        """The wavenumber of each number, in one row."""
         blocks, own = self.kept.shape
-        group = torch.arange(blocks).repeat_interleave(own)
-        error, spread = (x.flatten().clamp(min=1e-9) for x in (tally.error, tally.spread))
-        expected = tally.expected.flatten().clamp(min=1e-9)
-        slope = (tally.agreed.flatten() / expected).clamp(0.5, 1.5)
-        slope = pooled(slope, error / expected / tally.ensembles, group).clamp(0.5, 1.5)
-        kept = self.kept * slope.view(blocks, own).to(self.kept) ** (1 / windows)
-        self.kept.copy_(kept.clamp(max=1))
-        ratio = grown(error, spread, group, tally.ensembles).view(blocks, own).sqrt()
-        self.size.copy_((self.size * ratio.to(self.size)).clamp(*RANGE))
+        return torch.arange(blocks).repeat_interleave(own)
+
+
+def _positive(x: Tensor) -> Tensor:
+    return x.clamp(min=1e-9)

@@ -10,16 +10,20 @@ from torch import Tensor
 
 from sciladm.data.dataset import DataSet
 from sciladm.diffusion.noise import training_generator
-from sciladm.diffusion.rolled import Tally
+from sciladm.diffusion.rolled import Patterns, Tally
 from sciladm.model import ROLLED, Model
 from sciladm.recipe import Recipe
 from sciladm.tasks.fit_denoiser import Report, missing, parts
 from sciladm.tasks.run import THREADS
 from sciladm.tasks.windows import Batch, Windows
 
-ROUNDS, MEMBERS = (100, 100, 200, 400), 4
-"""Ensembles of each round, spread over the split; a round corrects what the one before did, and
-the first ones need not be exact."""
+ROUNDS = (("alike", 100),) * 3 + (("alike", 300), ("decoded", 200), ("decoded", 300))
+"""Which patterns each round corrects, and from how many ensembles, spread over the split; the
+first ones need not be exact."""
+MEMBERS = 4
+"""Of an ensemble."""
+FRAMES = 3000
+"""Of the training split, whose patterns are taken."""
 HELD = 96
 """Ensembles from the validation split."""
 FREELY = 5
@@ -32,31 +36,41 @@ def rolled_steps(recipe: Recipe) -> float:
     """How many steps of training, forwards and backwards, roll-outs take as long as."""
     if not recipe.window.past:
         return 0.0
-    return (sum(ROUNDS) + HELD) * MEMBERS * FREELY / recipe.denoiser.batch / 3
+    return (sum(n for _, n in ROUNDS) + HELD) * MEMBERS * FREELY / recipe.denoiser.batch / 3
 
 
 def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
-    """How much of the mean to keep, and how far frames depart from it, where an ensemble goes on
-    from its own draws. Draws are white ones: they have the second moments that the sampler's have,
-    and no others are asked for here."""
+    """How much of the mean to keep where an ensemble goes on from its own draws, and how far
+    frames depart from it, there and in a first window. Draws are white ones: they have the second
+    moments that the sampler's have, and no others are asked for here."""
     if found := _starts(model, data, "train"):
         windows, starts = found
-        frames = starts.spread(10 * max(ROUNDS))
-        model.rolled.measure(
-            future.to(model.device).chunk(windows, 1)[0] for _, _, future in frames
-        )
+        rolled = model.rolled
+        for patterns, worth in zip((rolled.alike, rolled.decoded), _worth(model), strict=True):
+            frames = (future.chunk(windows, 1)[0] for _, _, future in starts.spread(FRAMES))
+            patterns.measure((frame.to(model.device) for frame in frames), worth)
         with ThreadPoolExecutor(
             parts(model.device), initializer=torch.set_num_threads, initargs=(THREADS,)
         ) as threads:
-            for number, ensembles in enumerate(ROUNDS):
+            for number, (name, ensembles) in enumerate(ROUNDS):
+                own = getattr(rolled, name)
                 told = threads.map(
-                    lambda item: _tally(model, windows, *item),
+                    lambda item, own=own: _tally(model, own, windows, *item),
                     enumerate(starts.spread(ensembles, TOGETHER)),
                 )
-                model.rolled.improve(reduce(add, told), windows / 2)
+                first, later = (reduce(add, some) for some in zip(*told, strict=True))
+                own.improve(first, later, windows / 2)
                 report((number + 1) / len(ROUNDS))
-            model.rolled.size.mul_(_missing(model, data, threads))
+            beyond, decoded = _missing(model, data, threads).to(model.device)[..., None, None]
+        rolled.alike.size.mul_(beyond)
+        rolled.decoded.size.mul_(decoded / beyond)
     model.save_part(ROLLED, rolled=model.rolled)
+
+
+def _worth(model: Model) -> Tensor:
+    """What each channel's variance counts for either kind of patterns (2, channel)."""
+    decoded = model.autoencoder.importance().repeat(model.recipe.window.future)
+    return torch.stack([torch.full_like(decoded, 1 / len(decoded)), decoded / decoded.sum()])
 
 
 def _starts(model: Model, data: DataSet, split: str) -> tuple[int, Windows] | None:
@@ -71,45 +85,50 @@ def _starts(model: Model, data: DataSet, split: str) -> tuple[int, Windows] | No
     return None
 
 
-def _tally(model: Model, windows: int, number: int, batch: Batch) -> Tally:
-    """Of one batch of ensembles, all windows but the first."""
+def _tally(
+    model: Model, patterns: Patterns, windows: int, number: int, batch: Batch
+) -> tuple[Tally, Tally]:
+    """Of one batch of ensembles, the first window and all the others."""
     drawn = _rolled_out(model, windows, number, batch)
-    return reduce(add, (model.rolled.tally(members, came) for members, came in drawn))
+    first, *others = (patterns.tally(members, came) for members, came in drawn)
+    return first, reduce(add, others)
 
 
-def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> float:
-    """√(error² there is / spread² drawn) on validation, latents counting as they decode, drawn to
-    1: networks know their training data, and ensembles are as wrong as they are wide there."""
+def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> Tensor:
+    """√(error² there is / spread² drawn) on validation, of what is beyond the leading patterns and
+    of all as it decodes, in first windows and later (2, 2), drawn to 1: networks know their
+    training data, and ensembles are as wrong as they are wide there."""
     found = _starts(model, data, "validation")
     if found is None:
-        return 1.0
+        return torch.ones(2, 2)
     windows, starts = found
-    decoded = model.autoencoder.importance().repeat(model.recipe.window.future)
+    decoded = _worth(model)[1]
     area = torch.tensor(model.grid.area.ravel(), dtype=torch.float32).to(model.device)
 
     def size(x: Tensor) -> Tensor:
-        return torch.einsum("bcn,c,n->b", x.flatten(2).square(), decoded, area)
+        whole = torch.einsum("bcn,c,n->b", x.flatten(2).square(), decoded, area)
+        return torch.stack([model.rolled.alike.beyond(x), whole])
 
     def sums(item: tuple[int, Batch]) -> Tensor:
-        total = torch.zeros(2, len(item[1][0]), dtype=torch.float64)
-        for members, came in _rolled_out(model, windows, *item):
+        total = torch.zeros(2, 2, 2, len(item[1][0]), dtype=torch.float64)  # kind, later, of what
+        for lead, (members, came) in enumerate(_rolled_out(model, windows, *item)):
             mean = members.mean(1)
             apart = (members - mean[:, None]).flatten(0, 1)
-            spread = size(apart).view(-1, MEMBERS).sum(1) / (MEMBERS - 1)
-            total += torch.stack([size(came - mean) - spread / MEMBERS, spread]).cpu()
+            spread = size(apart).view(2, -1, MEMBERS).sum(2) / (MEMBERS - 1)
+            there = size(came - mean) - spread / MEMBERS
+            total[:, int(lead > 0)] += torch.stack([there, spread], dim=1).cpu()
         return total
 
     each = threads.map(sums, enumerate(starts.spread(HELD, TOGETHER)))
-    there, spread = torch.cat(list(each), dim=1)
-    return missing(there, spread)
+    cases = torch.cat(list(each), dim=3)
+    return torch.tensor([[missing(*case) for case in kind] for kind in cases])
 
 
 @torch.inference_mode()
 def _rolled_out(
     model: Model, windows: int, number: int, batch: Batch
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ensembles (batch, member, channel, *space) and what came (batch, …), of each window but the
-    first."""
+    """Ensembles (batch, member, channel, *space) and what came (batch, …), of each window."""
     past, forcings, future = (x.to(model.device) for x in batch)
     known = past.repeat_interleave(MEMBERS, 0)
     each = zip(forcings.chunk(windows, 1), future.chunk(windows, 1), strict=True)
@@ -118,8 +137,6 @@ def _rolled_out(
         context = model.denoiser.context(known, forced, model.latent_statics)
         generator = training_generator(model.recipe.seed, number, f"roll-out {lead}")
         white = torch.randn(context.mean.shape, generator=generator).to(model.device)
-        z = model.denoiser.clean(white, context)
-        if lead:
-            z = model.rolled(context.mean, z)
-            yield z.view(len(came), MEMBERS, *came.shape[1:]), came
+        z = model.rolled(context.mean, model.denoiser.clean(white, context), later=lead > 0)
+        yield z.view(len(came), MEMBERS, *came.shape[1:]), came
         known = torch.cat([known, z], dim=1)[:, z.shape[1] :]

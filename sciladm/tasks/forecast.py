@@ -49,7 +49,7 @@ class Forecast:
         for first in range(0, len(self.leads), future):
             times = later(start, self.leads[first : first + future])
             keys = [self._key(times[0], start, m) for m in members]
-            frames = model.sample(past, times, keys, rolled=first > 0)
+            frames = model.sample(past, times, keys, later=first > 0)
             for number, time in enumerate(times):
                 own = [self._key(time, start, m) for m in members]
                 states = model.decode(frames[:, number], np.repeat(time, size), own)
