@@ -124,7 +124,7 @@ class Model:
 
     @cached_property
     def rolled(self) -> Rolled:
-        """What ensembles need where they go on from their own draws."""
+        """How forecasts mend the mean and the size of departures, pattern by pattern."""
         own, drawn = self.recipe, self._channels[1]
         patterns = own.denoiser.patterns if own.window.past else 0
         area = torch.tensor(self.grid.area, dtype=torch.float32)
@@ -252,8 +252,8 @@ class Model:
         forcings = self.forcings(times).expand(len(past), -1, *self.grid.shape)
         context = self.denoiser.context(past.flatten(1, 2), forcings, self.latent_statics)
         drawn = self.draw(context, keys)
-        right: Tensor = self.rolled(context.mean, drawn.flatten(1, 2), later)
-        return right.view_as(drawn)
+        frames: Tensor = self.rolled(context.mean, drawn.flatten(1, 2), later)
+        return frames.view_as(drawn)
 
     @torch.inference_mode()
     def draw(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sciladm.conventions import UserError
 from sciladm.data.plan import Block
 from sciladm.diffusion.rolled import KEPT, SIZE, Patterns, Rolled
 from sciladm.model import Model
@@ -183,10 +184,13 @@ def test_beyond_the_leading_patterns_is_what_they_leave(monkeypatch):
     made, g = Patterns(2, AREA, ENDS, 512, rest=True), torch.Generator().manual_seed(3)
     made.measure((normal(g, 500) for _ in range(8)), ALIKE)
     x = normal(g, 7)
-    along = made._along(made._rows(x)).abs().square()
-    torch.testing.assert_close(made.beyond(x), along[..., :-2].sum((1, 2)), rtol=1e-4, atol=1e-4)
-    none = Patterns(2, AREA, ENDS, 0, rest=True)
-    torch.testing.assert_close(none.beyond(x), none._rows(x).abs().square().sum((1, 2)))
+    along = made._along(made._rows(x)).abs().square()[..., :-2].sum(2)
+    left = along @ made.waves.mirrored().float()
+    torch.testing.assert_close(made.beyond(x), left, rtol=1e-4, atol=1e-4)
+    none, share = Patterns(2, AREA, ENDS, 0, rest=True), AREA / AREA.mean()
+    torch.testing.assert_close(none.beyond(x), (share * x.square()).sum((1, 2, 3)))
+    monkeypatch.setattr("sciladm.diffusion.rolled.LEADING", 99)
+    assert (made.beyond(x) == 0).all()
 
 
 def test_pooling_keeps_what_is_sure_and_shares_what_is_not():
@@ -212,8 +216,17 @@ def test_the_first_window_starts_from_what_was_analysed(tiny_run, tiny, tiny_cac
     after = forecast.states(block)
     assert np.array_equal(before[:, 0], after[:, 0], equal_nan=True)
     assert not np.allclose(before[:, 1], after[:, 1], equal_nan=True)
-    model.rolled.alike.size[0].mul_(1.5)
-    assert not np.allclose(before[:, 0], forecast.states(block)[:, 0], equal_nan=True)
+    for number in (model.rolled.decoded.kept, model.rolled.decoded.size[1]):
+        number.mul_(1.05)
+        more = forecast.states(block)
+        assert np.array_equal(before[:, 0], more[:, 0], equal_nan=True)
+        assert not np.allclose(after[:, 1], more[:, 1], equal_nan=True)
+        after = more
+    for patterns in (model.rolled.alike, model.rolled.decoded):
+        patterns.size[0].mul_(1.5)
+        more = forecast.states(block)
+        assert not np.allclose(before[:, 0], more[:, 0], equal_nan=True)
+        before = more
 
 
 def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
@@ -246,13 +259,13 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
     fitted = read_tensors(tmp_path / "rolled.safetensors")[0]
     assert torch.equal(fitted["rolled.alike.size"], alike.size)
     afresh()
-    usual, more = fit_rolled._missing, torch.tensor([[2.0, 3.0], [8.0, 9.0]])
+    usual, more = fit_rolled._missing, torch.tensor([[2.0, 1.5], [1.0, 4.5]])
     monkeypatch.setattr(fit_rolled, "_missing", lambda *given: more * usual(*given))
     fit_rolled.fit_rolled(model, tiny.data, lambda *_: None)
-    for patterns, by in ((alike, (2, 3)), (decoded, (4, 3))):
+    for patterns, by in ((alike, (2, 1.5)), (decoded, (0.5, 3))):
         name = "alike" if patterns is alike else "decoded"
         for size, had, times in zip(patterns.size, fitted[f"rolled.{name}.size"], by, strict=True):
-            torch.testing.assert_close(size, times * had)
+            torch.testing.assert_close(size, (times * had).clamp(*SIZE))
 
 
 def test_validation_says_how_much_is_missing(tiny_run, tiny, tiny_cache):
@@ -272,7 +285,19 @@ def test_validation_says_how_much_is_missing(tiny_run, tiny, tiny_cache):
         1.5, abs=0.02
     )
     assert abs(missing(spread[:9] * (1 + torch.randn(9) / 3), spread[:9]) - 1) < 0.02
-    assert missing(0 * spread, 0 * spread) == 1
+    assert missing(0 * spread, 0 * spread) == missing(9 * spread[:1], spread[:1]) == 1
+    assert missing(spread, spread) == 1
+
+
+def test_draws_that_run_away_are_an_error(tiny_run, tiny, tiny_cache, tmp_path, monkeypatch):
+    model = Model.load(tiny_run)
+    model.path = tmp_path
+    (tmp_path / "latents.zarr").symlink_to(tiny_run / "latents.zarr")
+    monkeypatch.setattr(fit_rolled, "ROUNDS", (("alike", 16),))
+    model.denoiser.departure.std.fill_(torch.inf)
+    with pytest.raises(UserError, match="have not learnt"):
+        fit_rolled.fit_rolled(model, tiny.data, lambda *_: None)
+    assert not (tmp_path / "rolled.safetensors").exists()
 
 
 def test_a_split_of_single_windows_leaves_ensembles_alone(tiny_run, tiny, tiny_cache, monkeypatch):

@@ -3,8 +3,8 @@
 A network learns from states that were analysed; in a roll-out it sees its own draws, in which its
 errors lie along with the weather. So it exaggerates: where a day leaves 1 % of the variance
 unexplained, a mean too large by 1 % doubles what a climate of such days has left over. And what a
-network says of each cell's scale breaks up combinations of cells that hardly vary. One number per
-pattern says how much of the mean to believe, another how far frames depart from it.
+network says of each cell's scale breaks up combinations of cells that nearly cancel. One number
+per pattern says how much of the mean to believe, another how far frames depart from it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,9 +21,9 @@ from sciladm.nn.waves import Waves
 LEADING = 16
 """Patterns of each wavenumber that are looked at as they decode."""
 KEPT, SIZE = (0.0, 1.1), (0.02, 4.0)
-"""Means and departures are never scaled by less, or by more."""
+"""Least and most that each kind of patterns multiplies means and departures by."""
 SLOPE = 0.02, 1.5
-"""What one round takes from a tally at most."""
+"""Least and most of a slope that one round believes."""
 
 
 @dataclass
@@ -139,12 +139,14 @@ class Patterns(nn.Module):
         self.patterns.copy_(torch.linalg.eigh(covariance)[1][..., numbers - held :])
 
     def beyond(self, z: Tensor) -> Tensor:
-        """Σ of squares of z (batch, channel, *space) → (batch,), without what the leading patterns
-        of each wavenumber hold."""
+        """Σ of area-weighted squares of z (batch, channel, *space) → (batch,), without what the
+        leading patterns of each wavenumber hold; 0 where they hold all there is."""
         rows = self._rows(z)
         along = self._along(rows)[..., max(0, self.patterns.shape[2] - LEADING) :]
-        whole, held = (x.abs().square().flatten(1).sum(1) for x in (rows, along))
-        return (whole - held).clamp(min=0)
+        if along.shape[2] == rows.shape[2]:
+            return z.new_zeros(len(z))
+        whole, held = (x.abs().square().sum(2) for x in (rows, along))
+        return (whole - held) @ self.waves.mirrored().to(whole)
 
     @torch.no_grad()
     def tally(self, members: Tensor, truth: Tensor) -> Tally:
@@ -186,7 +188,12 @@ class Patterns(nn.Module):
         for size, tally in zip(self.size, (first, later), strict=True):
             error, spread = (_positive(x).flatten() for x in (tally.error, tally.spread))
             ratio = grown(error, spread, self._group, tally.ensembles).sqrt()
-            size.mul_(ratio.view_as(size).to(size)).clamp_(*SIZE)
+            size.mul_(ratio.view_as(size).to(size))
+        self.bound()
+
+    def bound(self) -> None:
+        """Keep sizes within what they may be."""
+        self.size.clamp_(*SIZE)
 
     @property
     def _group(self) -> Tensor:

@@ -208,12 +208,13 @@ def _missing_spread(model: Model, windows: Windows) -> float:
 
 def missing(there: Tensor, spread: Tensor) -> float:
     """√(variance ``there`` is / variance drawn, ``spread``) from cases that are independent
-    (case,), drawn to 1; 1 where nothing is drawn."""
-    if not spread.sum() > 0:
+    (case,), drawn to 1; 1 of fewer than two cases, or where nothing is drawn."""
+    count = len(spread)
+    if count < 2 or spread.sum() == 0:
         return 1.0
     ratio = (there.sum() / spread.sum()).clamp(min=1e-2)
     uncertain = (there - ratio * spread).square().sum() / spread.sum() ** 2
-    kept = (1 - uncertain / (ratio - 1).square()).clamp(min=0)
+    kept = (1 - uncertain / (ratio - 1).square().clamp(min=1e-12)).clamp(min=0)
     return math.sqrt(1 + float(kept * (ratio - 1)))
 
 

@@ -8,6 +8,7 @@ from operator import add
 import torch
 from torch import Tensor
 
+from sciladm.conventions import UserError
 from sciladm.data.dataset import DataSet
 from sciladm.diffusion.noise import training_generator
 from sciladm.diffusion.rolled import Patterns, Tally
@@ -40,9 +41,9 @@ def rolled_steps(recipe: Recipe) -> float:
 
 
 def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
-    """How much of the mean to keep where an ensemble goes on from its own draws, and how far
-    frames depart from it, there and in a first window. Draws are white ones: they have the second
-    moments that the sampler's have, and no others are asked for here."""
+    """How much of the mean to keep, and how far frames depart from it, in first windows and where
+    an ensemble goes on from its own draws. Draws are white ones: they have the second moments that
+    the sampler's have, and no others are asked for here."""
     if found := _starts(model, data, "train"):
         windows, starts = found
         rolled = model.rolled
@@ -54,6 +55,8 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
         ) as threads:
             for number, (name, ensembles) in enumerate(ROUNDS):
                 own = getattr(rolled, name)
+                if not own.kept.numel():
+                    continue
                 told = threads.map(
                     lambda item, own=own: _tally(model, own, windows, *item),
                     enumerate(starts.spread(ensembles, TOGETHER)),
@@ -61,16 +64,25 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
                 first, later = (reduce(add, some) for some in zip(*told, strict=True))
                 own.improve(first, later, windows / 2)
                 report((number + 1) / len(ROUNDS))
-            beyond, decoded = _missing(model, data, threads).to(model.device)[..., None, None]
+            beyond, whole = _missing(model, data, threads).to(model.device)[..., None, None]
+        if not rolled.decoded.size.numel():
+            beyond = whole
         rolled.alike.size.mul_(beyond)
-        rolled.decoded.size.mul_(decoded / beyond)
+        rolled.decoded.size.mul_(whole / beyond)
+        for patterns in (rolled.alike, rolled.decoded):
+            patterns.bound()
+            if not (patterns.kept.isfinite().all() and patterns.size.isfinite().all()):
+                raise UserError(
+                    "ensembles rolled out from the training split left the finite numbers: the "
+                    "networks have not learnt; a smaller denoiser.learning_rate may do"
+                )
     model.save_part(ROLLED, rolled=model.rolled)
 
 
 def _worth(model: Model) -> Tensor:
     """What each channel's variance counts for either kind of patterns (2, channel)."""
-    decoded = model.autoencoder.importance().repeat(model.recipe.window.future)
-    return torch.stack([torch.full_like(decoded, 1 / len(decoded)), decoded / decoded.sum()])
+    carried = model.autoencoder.importance().repeat(model.recipe.window.future)
+    return torch.stack([torch.full_like(carried, 1 / len(carried)), carried / carried.sum()])
 
 
 def _starts(model: Model, data: DataSet, split: str) -> tuple[int, Windows] | None:
@@ -102,11 +114,11 @@ def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> Tensor
     if found is None:
         return torch.ones(2, 2)
     windows, starts = found
-    decoded = _worth(model)[1]
+    worth = _worth(model)[1]
     area = torch.tensor(model.grid.area.ravel(), dtype=torch.float32).to(model.device)
 
     def size(x: Tensor) -> Tensor:
-        whole = torch.einsum("bcn,c,n->b", x.flatten(2).square(), decoded, area)
+        whole = torch.einsum("bcn,c,n->b", x.flatten(2).square(), worth, area)
         return torch.stack([model.rolled.alike.beyond(x), whole])
 
     def sums(item: tuple[int, Batch]) -> Tensor:
