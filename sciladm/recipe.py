@@ -104,7 +104,9 @@ class Autoencoder(Section):
     bound: float = Field(
         default=8.0, gt=3, description="latents lie in ±bound, in standard deviations"
     )
-    latent_noise: float = Field(default=0.05, ge=0, description="noise on latents while training")
+    latent_noise: float = Field(
+        default=0.05, ge=0, description="noise on latents that the decoder is to bear"
+    )
     steps: int = Field(default=200, ge=0, description="optimiser steps")
     batch: Positive = Field(default=32, description="states per step")
     learning_rate: Rate = Field(default=1e-3, description="peak learning rate")

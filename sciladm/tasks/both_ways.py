@@ -1,5 +1,6 @@
 """From states to the noise that leads to them, and back: inversion, the path between two states,
-likelihood. All of it is about p(state | the states before it), as the model draws them.
+likelihood. All of it is about p(state | the states before it) as the denoiser has it; a forecast
+mends sizes of departures afterwards (`Model.rolled`).
 """
 
 from collections.abc import Iterator

@@ -157,7 +157,7 @@ class TrainedModel:
                 ``member``, too, where they are an ensemble. Member n goes on from their member n,
                 and begins again with their first where there are fewer.
             observations: `sciladm.Points`, `sciladm.AreaMean`, `sciladm.Weighted` at times a step
-                of the run apart after it; where nothing was observed at one, it is forecast.
+                of the run apart after it; without any, the denoiser draws it.
             until: Last time; absent: of the last observation.
             members: Ensemble size.
             method, output, evaluations, seed, workers: As `infill` has them.
