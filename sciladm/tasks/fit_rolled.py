@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
+from itertools import islice
 from operator import add
 
 import torch
@@ -123,9 +124,7 @@ def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> tuple[
 
     def sums(item: tuple[int, Batch]) -> Tensor:
         total = torch.zeros(2, 2, len(item[1][0]), dtype=torch.float64)  # of what; there, spread
-        for lead, (members, came) in enumerate(_rolled_out(model, windows, *item)):
-            if lead == 0:
-                continue
+        for members, came in islice(_rolled_out(model, windows, *item), 1, None):
             mean = members.mean(1)
             apart = (members - mean[:, None]).flatten(0, 1)
             spread = size(apart).view(2, -1, MEMBERS).sum(2) / (MEMBERS - 1)
