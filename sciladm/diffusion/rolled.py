@@ -177,8 +177,7 @@ class Patterns(nn.Module):
     def improve(self, first: Tally, later: Tally, windows: float) -> None:
         """Towards ensembles whose mean is neither too large nor too small (truth regresses on it
         with slope 1) and whose spread is their error, from tallies of first windows and of later
-        ones, which were taken after ``windows``, on average, that `kept` had changed. Of first
-        windows, whose spread the denoiser has from validation, only its shares are changed."""
+        ones, which were taken after ``windows``, on average, that `kept` had changed."""
         if not self.kept.numel():
             return
         wrong = later.error / _positive(later.expected) / later.ensembles
@@ -188,8 +187,6 @@ class Patterns(nn.Module):
         self.kept.copy_(kept.clamp(*KEPT))
         for size, tally in zip(self.size, (first, later), strict=True):
             error, spread = (_positive(x).flatten() for x in (tally.error, tally.spread))
-            if tally is first:
-                error = error * (spread.sum() / error.sum())
             ratio = grown(error, spread, self._group, tally.ensembles).sqrt()
             size.mul_(ratio.view_as(size).to(size))
         self.bound()

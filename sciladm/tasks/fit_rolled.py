@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
-from itertools import islice
 from operator import add
 
 import torch
@@ -65,11 +64,11 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
                 first, later = (reduce(add, some) for some in zip(*told, strict=True))
                 own.improve(first, later, windows / 2)
                 report((number + 1) / len(ROUNDS))
-            beyond, whole = _missing(model, data, threads)
+            beyond, whole = _missing(model, data, threads).to(model.device)[..., None, None]
         if not rolled.decoded.size.numel():
             beyond = whole
-        rolled.alike.size[1].mul_(beyond)
-        rolled.decoded.size[1].mul_(whole / beyond)
+        rolled.alike.size.mul_(beyond)
+        rolled.decoded.size.mul_(whole / beyond)
         for patterns in (rolled.alike, rolled.decoded):
             patterns.bound()
             if not (patterns.kept.isfinite().all() and patterns.size.isfinite().all()):
@@ -107,13 +106,13 @@ def _tally(
     return first, reduce(add, others)
 
 
-def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> tuple[float, float]:
-    """√(error² there is / spread² drawn) in later windows of validation, of what is beyond the
-    leading patterns and of all as it decodes, drawn to 1: networks know their training data, and
-    ensembles are as wrong as they are wide there."""
+def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> Tensor:
+    """√(error² there is / spread² drawn) on validation, of what is beyond the leading patterns and
+    of all as it decodes, in first windows and later (2, 2), drawn to 1: networks know their
+    training data, and ensembles are as wrong as they are wide there."""
     found = _starts(model, data, "validation")
     if found is None:
-        return 1.0, 1.0
+        return torch.ones(2, 2)
     windows, starts = found
     worth = _worth(model)[1]
     area = torch.tensor(model.grid.area.ravel(), dtype=torch.float32).to(model.device)
@@ -123,18 +122,18 @@ def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> tuple[
         return torch.stack([model.rolled.alike.beyond(x), whole])
 
     def sums(item: tuple[int, Batch]) -> Tensor:
-        total = torch.zeros(2, 2, len(item[1][0]), dtype=torch.float64)  # of what; there, spread
-        for members, came in islice(_rolled_out(model, windows, *item), 1, None):
+        total = torch.zeros(2, 2, 2, len(item[1][0]), dtype=torch.float64)  # kind, later, of what
+        for lead, (members, came) in enumerate(_rolled_out(model, windows, *item)):
             mean = members.mean(1)
             apart = (members - mean[:, None]).flatten(0, 1)
             spread = size(apart).view(2, -1, MEMBERS).sum(2) / (MEMBERS - 1)
             there = size(came - mean) - spread / MEMBERS
-            total += torch.stack([there, spread], dim=1).cpu()
+            total[:, int(lead > 0)] += torch.stack([there, spread], dim=1).cpu()
         return total
 
     each = threads.map(sums, enumerate(starts.spread(HELD, TOGETHER)))
-    beyond, whole = torch.cat(list(each), dim=2)
-    return missing(*beyond), missing(*whole)
+    cases = torch.cat(list(each), dim=3)
+    return torch.tensor([[missing(*case) for case in kind] for kind in cases])
 
 
 @torch.inference_mode()
