@@ -86,6 +86,24 @@ def test_cells_with_maps_of_their_own():
     assert (common.left() > 0.5).all()
 
 
+def test_a_map_of_the_cell_alone_is_least_squares_cell_by_cell():
+    gen = torch.Generator().manual_seed(6)
+    past, law = torch.randn(400, 2, 4, 6, generator=gen), torch.randn(2, 4, 6, generator=gen)
+    target = (law * past).sum(1, keepdim=True) + 0.1 * torch.randn(400, 1, 4, 6, generator=gen)
+    own = LocalLinear(2, 1, ROWS, BOUNDARIES, local=1, reach=0)
+    own.fit([(past, None, target)], ridge=1e-9)
+    for n, (i, j) in enumerate((i, j) for i in range(4) for j in range(6)):
+        known = np.column_stack([past[:, :, i, j], np.ones(400)])
+        want = np.linalg.lstsq(known, target[:, 0, i, j].numpy(), rcond=None)[0]
+        torch.testing.assert_close(
+            own.weight[n, 0], torch.from_numpy(want).float(), atol=0.01, rtol=0
+        )
+    moved = past.roll(1, dims=3)  # what the neighbours are changes nothing
+    torch.testing.assert_close(
+        own(past)[..., 2], own(moved.where(torch.arange(6) != 2, past))[..., 2]
+    )
+
+
 def test_linear_forecast_leaves_out_neighbours_where_samples_are_few():
     past, forcing, target, _ = linear_world(4, 0)
     base = LocalLinear(3, 2, ROWS, BOUNDARIES, 1)

@@ -1,6 +1,7 @@
 """What departures are, and the last word on an ensemble's spread."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,9 +28,13 @@ def test_missing_spread_is_found_in_draws(tiny_run, tiny, tiny_cache, narrow):
 def test_departures_are_the_same_whether_kept_or_not(tiny_run, tiny, tiny_cache, monkeypatch):
     model = Model.load(tiny_run)
     windows = Windows.of(model, tiny.data.splits, "train")
-    kept = _kept(model, windows, 300)
+    departures, numbers = (
+        partial(_departures, model, windows, 300),
+        300 * model.denoiser.weight.numel(),
+    )
+    kept = _kept(departures, numbers)
     monkeypatch.setattr(fit_denoiser, "HELD", 0)
-    again = _kept(model, windows, 300)
+    again = _kept(departures, numbers)
     assert kept() is kept()
     for _ in range(2):
         both = zip(kept(), again(), strict=True)

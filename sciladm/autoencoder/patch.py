@@ -152,6 +152,11 @@ class PatchAutoencoder(nn.Module):
         decoded = decoded.view(-1, cells, decoded.shape[1])
         return torch.einsum("cri,crj->cij", decoded, decoded) / cells
 
+    def along_linear(self, z: Tensor) -> Tensor:
+        """(batch, latents, *cells) → (batch, channel, *space): `decode` by the linear path alone
+        and without bounds, so that differences are what small differences decode to."""
+        return self.patches.join(self.linear(z * _along(self.spread, z)))
+
     def _encode_raw(self, x: Tensor, statics: Tensor) -> Tensor:
         y = self.patches.split(x)
         u = self._project(y)

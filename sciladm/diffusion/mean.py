@@ -19,6 +19,8 @@ USUAL, BOUND = -0.75, 1.25
 """ln scale, in units of what the linear map leaves, lies within USUAL ± BOUND: however strange a
 state, frames depart at most e^0.5 = 1.6 times as far as if there were no network. Where it could
 reach e^2 the rarest storms came out a fifth too wide."""
+OWN = 500
+"""Samples' worth by which what is linear in one cell alone is drawn to nothing."""
 
 
 class MeanForecast(nn.Module):
@@ -31,9 +33,11 @@ class MeanForecast(nn.Module):
     many follow, and these, bounded, are the ln of the scale of each part of a departure. Where
     there is no network, and it shall say a scale, that is log-linear in forcings (`season`).
 
-    after: a linear map of the mean so far and of the past to what is left, fitted in closed form
-    when the network is trained: optimisers end a little beside the least squares, too far from
-    climatology by 1 %, say, and an ensemble's spread and climate show it.
+    around, alone: linear maps of the mean so far and of the past to what is left, fitted in closed
+    form when the network is trained: optimisers end a little beside the least squares, too far
+    from climatology by 1 %, say, and an ensemble's spread and climate show it. The first is that
+    of a row's neighbourhoods; the second, each cell's own, knows what stands there: over the sea,
+    where little varies, a loss hardly asks what the air near it does.
     """
 
     def __init__(self, linear: LocalLinear, network: nn.Module | None, says_scale: bool) -> None:
@@ -45,19 +49,31 @@ class MeanForecast(nn.Module):
         if network is None and says_scale:
             self.season = LogLinear(linear.extra, channels, linear.kin.clone())
         self.parts = Parts(channels)
-        self.after: LocalLinear | None = None
+        self.around: LocalLinear | None = None
+        self.alone: LocalLinear | None = None
         if network is not None:
-            cells, seen = linear.kin.clone(), linear.inputs + channels
-            self.after = LocalLinear(seen, channels, cells, linear.boundaries)
+            seen, kin, ends = linear.inputs + channels, linear.kin, linear.boundaries
+            self.around = LocalLinear(seen, channels, kin.clone(), ends)
+            self.alone = LocalLinear(seen, channels, kin.clone(), ends, local=OWN, reach=0)
 
     def forward(self, past: Tensor, forcings: Tensor, statics: Tensor) -> tuple[Tensor, Tensor]:
         """Latents of known frames, forcings at the drawn frames' times, statics, all (batch, …,
         *space) on the latent grid → mean (batch, channels, *space) and scale (batch, parts,
         *space); 1 where nothing says it."""
         mean, scale = self.said(past, forcings, statics)
-        if self.after is not None:
-            mean = mean + self.after(torch.cat([mean, past], dim=1))
-        return mean, scale
+        return mean + self.added(torch.cat([mean, past], dim=1)), scale
+
+    @property
+    def after(self) -> list[LocalLinear]:
+        """Maps of what is left, in the order in which they are fitted."""
+        return [more for more in (self.around, self.alone) if more is not None]
+
+    def added(self, seen: Tensor) -> Tensor:
+        """What `after` makes of the mean so far and the past (batch, …, *space); 0 without it."""
+        added = seen.new_zeros(len(seen), self.linear.weight.shape[1], *seen.shape[2:])
+        for more in self.after:
+            added = added + more(seen)
+        return added
 
     def said(self, past: Tensor, forcings: Tensor, statics: Tensor) -> tuple[Tensor, Tensor]:
         """The same before what is left is added: what is trained."""

@@ -14,7 +14,8 @@ ENOUGH = 4
 
 class LocalLinear(nn.Module):
     """y = W · (x in the 3 × 3 cells around, extra numbers of the cell itself, 1), one W per group
-    of cells; beside it the standard deviation of what it leaves, per output and group.
+    of cells; beside it the standard deviation of what it leaves, per output and group. With
+    ``reach`` 0 it sees the cell alone.
 
     groups: int64 (*space), e.g. `Grid.rows()`: on the sphere every latitude has a map of its own,
     the same all along it. With `local` > 0 every cell has one, drawn to its group's as if by that
@@ -34,15 +35,17 @@ class LocalLinear(nn.Module):
         boundaries: Sequence[Boundary],
         extra: int = 0,
         local: int = 0,
+        reach: int = 1,
     ) -> None:
         super().__init__()
-        self.inputs, self.extra, self.local = inputs, extra, local
+        self.inputs, self.extra, self.local, self.reach = inputs, extra, local, reach
         self.boundaries = tuple(boundaries)
+        self.around = (2 * reach + 1) ** len(self.boundaries)
         kin = groups
         if local:
             groups = torch.arange(groups.numel()).view(groups.shape)
         n = int(groups.max()) + 1
-        self.predictors = inputs * 3 ** len(self.boundaries) + extra + 1
+        self.predictors = inputs * self.around + extra + 1
         self.register_buffer("groups", groups)
         self.register_buffer("kin", kin, persistent=False)
         self.register_buffer("weight", torch.zeros(n, outputs, self.predictors))
@@ -52,8 +55,8 @@ class LocalLinear(nn.Module):
         """(batch, channel, *space) → predictors (batch, cells, predictors)."""
         space = x.shape[2:]
         around = []
-        wide = pad(x, 1, self.boundaries)
-        for shift in product(range(3), repeat=len(space)):
+        wide = pad(x, self.reach, self.boundaries) if self.reach else x
+        for shift in product(range(2 * self.reach + 1), repeat=len(space)):
             cells = wide
             for dim, (first, n) in enumerate(zip(shift, space, strict=True), start=2):
                 cells = cells.narrow(dim, first, n)
@@ -132,7 +135,7 @@ class LocalLinear(nn.Module):
 
     def _used(self, samples: int) -> Tensor:
         """Numbers of the predictors that so many samples can bear."""
-        inputs, around = self.inputs, 3 ** len(self.boundaries)
+        inputs, around = self.inputs, self.around
         if samples >= ENOUGH * self.predictors:
             return torch.arange(self.predictors)
         first = around // 2 * inputs

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from sciladm.tasks.windows import Batch, Windows
 from sciladm.training import average
 from sciladm.training.loop import Loop
 
+T = TypeVar("T")
 Report = Callable[..., None]
 RIDGE = 0.02
 """Of the linear forecast: less, and its roll-out grows without bound."""
@@ -79,9 +81,8 @@ def train_mean(
 @torch.no_grad()
 def _fit_after(model: Model, mean: MeanForecast, windows: Windows, held: Windows) -> None:
     """A network knows the windows it was trained on, and what is linear in what it leaves there
-    may be noise: of that map as much is kept as validation bears out."""
-    after, statics = mean.after, model.latent_statics
-    assert after is not None
+    may be noise: of these maps as much is kept as validation bears out."""
+    statics, cells = model.latent_statics, model.denoiser.cells
 
     def left(of: Windows, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         for past, forcings, future in _moved(model, of, count):
@@ -89,13 +90,19 @@ def _fit_after(model: Model, mean: MeanForecast, windows: Windows, held: Windows
             said, _ = mean.said(past, forcings, placed)
             yield torch.cat([said, past], dim=1), future - said
 
-    after.fit(((seen, None, rest) for seen, rest in left(windows, WINDOWS)), EXACT)
+    numbers = (mean.linear.inputs + 2 * len(model.denoiser.weight)) * cells.numel()
+    known = _kept(partial(left, windows, WINDOWS), WINDOWS * numbers)
+    for after in mean.after:
+        after.weight.zero_()
+    for after in mean.after:
+        after.fit(((seen, None, rest - mean.added(seen)) for seen, rest in known()), EXACT)
     agreed = added = 0.0
     for seen, rest in left(held, WINDOWS // 2):
-        more = after(seen)
-        agreed += float((more * rest * model.denoiser.cells).sum())
-        added += float((more.square() * model.denoiser.cells).sum())
-    after.weight.mul_(min(max(agreed / max(added, 1e-12), 0.0), 1.0))
+        more = mean.added(seen)
+        agreed += float((more * rest * cells).sum())
+        added += float((more.square() * cells).sum())
+    for after in mean.after:
+        after.weight.mul_(min(max(agreed / max(added, 1e-12), 0.0), 1.0))
 
 
 def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
@@ -103,7 +110,8 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     the mean knows its answers, so they are a little small: their size is taken from validation."""
     own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
     windows = Windows.of(model, data.splits, "train")
-    denoiser.departure.measure(_kept(model, windows, WINDOWS))
+    departures = partial(_departures, model, windows, WINDOWS)
+    denoiser.departure.measure(_kept(departures, WINDOWS * denoiser.weight.numel()))
     count = parts(model.device)
     _fit_levels(model, windows)
     centre, spread = model.facts["sigma_centre"], model.facts["sigma_spread"]
@@ -166,11 +174,10 @@ def _moved(model: Model, windows: Windows, count: int, size: int = 256) -> Itera
         yield past.to(model.device), forcings.to(model.device), future.to(model.device)
 
 
-def _kept(model: Model, windows: Windows, count: int) -> Callable[[], Iterable[Tensor]]:
-    """Departures as often as wanted: a pass through the networks each time only where they are
-    too many to be kept."""
-    again = partial(_departures, model, windows, count)
-    if 4 * count * model.denoiser.weight.numel() > HELD:
+def _kept(again: Callable[[], Iterable[T]], numbers: int) -> Callable[[], Iterable[T]]:
+    """What ``again`` gives, so many ``numbers`` of it, as often as wanted: a pass through the
+    networks each time only where they are too many to be kept."""
+    if 4 * numbers > HELD:
         return again
     kept = list(again())
     return lambda: kept
@@ -187,23 +194,31 @@ def _departures(model: Model, windows: Windows, count: int) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def _missing_spread(model: Model, windows: Windows) -> float:
-    """√(variance there is / variance drawn), from pairs for these windows, latents counting as
-    they decode: what a network leaves out that knows its training data too well. Drawn to 1 the
-    more, the less it differs from 1 by more than its standard error (James & Stein)."""
-    denoiser = model.denoiser
-    decoded = model.autoencoder.importance().repeat(model.recipe.window.future)
-    area = torch.tensor(model.grid.area.ravel(), dtype=torch.float32).to(model.device)
-    found = []
+    """√(variance there is / variance drawn), as decoded, from pairs for these windows: what a
+    network leaves out that knows its training data too well. Drawn to 1 the more, the less it
+    differs from 1 by more than its standard error (James & Stein)."""
+    denoiser, found = model.denoiser, []
     for number, (past, forcings, future) in enumerate(_moved(model, windows, DRAWN, DRAWN // 8)):
         context = denoiser.context(past, forcings, model.latent_statics)
         generator = training_generator(model.recipe.seed, number, "spread")
         noise = torch.randn(2, *future.shape, generator=generator).to(model.device)
         denoise = partial(denoiser, context=context)
-        one, two = (denoiser.clean(model.sampler.sample(denoise, n), context) for n in noise)
-        off = torch.stack([(one + two) / 2 - future, (one - two) / 2]).flatten(3).square()
-        found.append(torch.einsum("mbcn,c,n->mb", off, decoded, area).cpu())
+        drawn = (denoiser.clean(model.sampler.sample(denoise, n), context) for n in noise)
+        one, two, came = (decoded(model, z) for z in (*drawn, future))
+        off = torch.stack([(one + two) / 2 - came, (one - two) / 2])
+        found.append(off.square().sum(2).cpu())
     error, half = torch.cat(found, dim=1).double()  # half the variance drawn, in the error too
     return missing(error - half, 2 * half)
+
+
+def decoded(model: Model, z: Tensor) -> Tensor:
+    """Frames (batch, frame · k, *cells) → their fields in one row (batch, number), each number
+    times the root of what it counts: its area, 0 where there never are data. Along the linear
+    path: elsewhere a few draws near the bounds of latents outweigh all others."""
+    frames = z.view(len(z) * model.recipe.window.future, -1, *z.shape[2:])
+    area = torch.tensor(model.fields.grid.area, dtype=z.dtype).to(z.device)
+    fields = model.autoencoder.along_linear(frames) * (area * model.valid).sqrt()
+    return fields.reshape(len(z), -1)
 
 
 def missing(there: Tensor, spread: Tensor) -> float:

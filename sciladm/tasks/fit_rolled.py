@@ -1,6 +1,6 @@
 """Ensembles rolled out from the training split, until they are as wide as they are wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from operator import add
@@ -14,7 +14,7 @@ from sciladm.diffusion.noise import training_generator
 from sciladm.diffusion.rolled import Patterns, Tally
 from sciladm.model import ROLLED, Model
 from sciladm.recipe import Recipe
-from sciladm.tasks.fit_denoiser import Report, missing, parts
+from sciladm.tasks.fit_denoiser import Report, decoded, missing, parts
 from sciladm.tasks.run import THREADS
 from sciladm.tasks.windows import Batch, Windows
 
@@ -25,8 +25,8 @@ MEMBERS = 4
 """Of an ensemble."""
 FRAMES = 3000
 """Of the training split, whose patterns are taken."""
-HELD = 96
-"""Ensembles from the validation split."""
+HELD, FIRST = 96, 384
+"""Ensembles from the validation split that are rolled out, and that have a first window alone."""
 FREELY = 5
 """Windows that an ensemble is rolled out, if the split has stretches of as many."""
 TOGETHER = 16
@@ -37,7 +37,8 @@ def rolled_steps(recipe: Recipe) -> float:
     """How many steps of training, forwards and backwards, roll-outs take as long as."""
     if not recipe.window.past:
         return 0.0
-    return (sum(n for _, n in ROUNDS) + HELD) * MEMBERS * FREELY / recipe.denoiser.batch / 3
+    windows = (sum(n for _, n in ROUNDS) + HELD) * FREELY + FIRST
+    return windows * MEMBERS / recipe.denoiser.batch / 3
 
 
 def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
@@ -108,32 +109,45 @@ def _tally(
 
 def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> Tensor:
     """√(error² there is / spread² drawn) on validation, of what is beyond the leading patterns and
-    of all as it decodes, in first windows and later (2, 2), drawn to 1: networks know their
-    training data, and ensembles are as wrong as they are wide there."""
+    of all as decoded, in first windows and later (2, 2), drawn to 1: networks know their training
+    data, and ensembles are as wrong as they are wide there."""
     found = _starts(model, data, "validation")
     if found is None:
         return torch.ones(2, 2)
-    windows, starts = found
-    worth = _worth(model)[1]
-    area = torch.tensor(model.grid.area.ravel(), dtype=torch.float32).to(model.device)
+    cases = []
+    for windows, ensembles in ((1, FIRST), (found[0], HELD)):
+        starts = Windows.of(model, data.splits, "validation", windows)
+        told = threads.map(
+            lambda item, windows=windows: _sums(model, windows, *item),
+            enumerate(starts.spread(ensembles, TOGETHER)),
+        )
+        cases.append(torch.cat(list(told), dim=2))
+    return torch.tensor([[missing(*some[kind]) for some in cases] for kind in (0, 1)])
 
-    def size(x: Tensor) -> Tensor:
-        whole = torch.einsum("bcn,c,n->b", x.flatten(2).square(), worth, area)
-        return torch.stack([model.rolled.alike.beyond(x), whole])
 
-    def sums(item: tuple[int, Batch]) -> Tensor:
-        total = torch.zeros(2, 2, 2, len(item[1][0]), dtype=torch.float64)  # kind, later, of what
-        for lead, (members, came) in enumerate(_rolled_out(model, windows, *item)):
-            mean = members.mean(1)
-            apart = (members - mean[:, None]).flatten(0, 1)
-            spread = size(apart).view(2, -1, MEMBERS).sum(2) / (MEMBERS - 1)
-            there = size(came - mean) - spread / MEMBERS
-            total[:, int(lead > 0)] += torch.stack([there, spread], dim=1).cpu()
-        return total
+def _sums(model: Model, windows: int, number: int, batch: Batch) -> Tensor:
+    """Error² there is and spread² (kind, of what, case) of a first window alone, or of all that
+    follow it."""
+    first, *later = (_wide(model, *both) for both in _rolled_out(model, windows, number, batch))
+    return torch.stack(later).sum(0) if later else first
 
-    each = threads.map(sums, enumerate(starts.spread(HELD, TOGETHER)))
-    cases = torch.cat(list(each), dim=3)
-    return torch.tensor([[missing(*case) for case in kind] for kind in cases])
+
+def _wide(model: Model, members: Tensor, came: Tensor) -> Tensor:
+    """The same of ensembles (case, member, …) and what came (case, …): of what is beyond the
+    leading patterns, and of fields."""
+    count = members.shape[1]
+    fields, true = decoded(model, members.flatten(0, 1)), decoded(model, came)
+    power: Callable[[Tensor], Tensor] = lambda x: x.square().sum(1)
+    found = []
+    for size, drawn, there in (
+        (model.rolled.alike.beyond, members, came),
+        (power, fields.view(-1, count, true.shape[1]), true),
+    ):
+        mean = drawn.mean(1)
+        apart = (drawn - mean[:, None]).flatten(0, 1)
+        spread = size(apart).view(-1, count).sum(1) / (count - 1)
+        found.append(torch.stack([size(there - mean) - spread / count, spread]))
+    return torch.stack(found).double().cpu()
 
 
 @torch.inference_mode()

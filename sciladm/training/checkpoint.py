@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sciladm.conventions import UserError
 from sciladm.data.durable import write_durably
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 
 def refuse_unfinished(path: Path, files: Sequence[str]) -> None:
