@@ -124,11 +124,12 @@ class Model:
 
     @cached_property
     def rolled(self) -> Rolled:
-        """How forecasts mend the mean and the size of departures, pattern by pattern."""
+        """How forecasts mend the mean and the size of departures, and of what decoding loses."""
         own, drawn = self.recipe, self._channels[1]
         patterns = own.denoiser.patterns if own.window.past else 0
         area = torch.tensor(self.grid.area, dtype=torch.float32)
-        return Rolled(drawn, area, self.grid.boundaries, patterns).to(self.device)
+        lost = self.residual.stretch.shape
+        return Rolled(drawn, area, self.grid.boundaries, patterns, lost).to(self.device)
 
     def mean_forecast(self, steps: int, says_scale: bool) -> MeanForecast:
         """An untrained mean, with a network if there will be steps to train it, which says how
@@ -224,18 +225,20 @@ class Model:
 
     @torch.inference_mode()
     def decode(
-        self, latents: Tensor, times: Times, keys: Sequence[Key] | None, draw: int = 0
-    ) -> Array:
+        self, latents: Tensor, times: Times, keys: Sequence[Key] | None, draw: int = 0,
+        ahead: bool = False,
+    ) -> Array:  # fmt: skip
         """Latents (n, k, *cells) → states (n, channel, *space) in physical units, NaN where a
         cell never holds data.
 
         With ``keys`` (n,) the scales that the autoencoder lost are drawn, by these labels and the
-        number of the ``draw``.
+        number of the ``draw``; as large as they are where latents are a forecast's (``ahead``).
         """
         fields = self.autoencoder.decode(latents, self.statics)
         if keys is not None:
             normal = unit_normal(keys, "residual", draw, self.residual.numbers, self.grid.shape)
-            fields = fields + self.residual.draw(normal.to(self.device))
+            times_lost = self.rolled.lost if ahead else None
+            fields = fields + self.residual.draw(normal.to(self.device), times_lost)
         states = self.normaliser.denormalise(fields.cpu().numpy(), times)
         return np.where(self.normaliser.valid, states, np.float32(np.nan))
 

@@ -131,7 +131,9 @@ def test_latents_are_white_and_bounded(grid):
 @pytest.mark.parametrize("trained", [False, True])
 def test_moves_with_the_data_by_whole_patches(trained):
     auto, statics = make(SPHERE, latents=6)
-    auto.place.zero_()  # features name a longitude; everything else moves
+    for knows in (auto.place, auto.alone.weight):  # a longitude; everything else moves
+        knows.zero_()
+    auto.usual.fill_(1)
     if trained:
         wake(auto)
     x = fields(SPHERE)[:2]
@@ -142,6 +144,31 @@ def test_moves_with_the_data_by_whole_patches(trained):
     torch.testing.assert_close(back, auto.decode(z, statics).roll(6, -1), atol=1e-5, rtol=1e-5)
     by_half_a_patch = auto.encode(x.roll(1, -1), statics.roll(1, -1))
     assert (by_half_a_patch - z).abs().max() > 0.01  # what the others would look like
+
+
+@pytest.mark.parametrize("odd", [True, False])
+def test_a_cell_that_is_not_like_its_row_has_its_own_way_back(odd):
+    """Channels that go together, but for one cell where the last is upside down."""
+
+    def seen(seed):
+        x = fields(SPHERE, 400, seed=seed)
+        x[:, 2] = x[:, 0] + 0.1 * x[:, 2]
+        x[:, 2, 2:4, 4:6] *= -1 if odd else 1
+        return x
+
+    auto = PatchAutoencoder(SPHERE, 3, 1, 8, 2, blocks=0)
+    auto.fit_linear([seen(0)], noise=1e-2)
+    auto.keep([seen(1)])
+    statics, x = torch.zeros(1, *SPHERE.shape), seen(2)
+    whole = lambda: (auto.decode(auto.encode(x, statics), statics) - x).square().mean((0, 1))
+    mine = whole()
+    auto.alone.weight.zero_()
+    without = whole()
+    inside = torch.zeros(SPHERE.shape, dtype=bool)
+    inside[2:4, 4:6] = True
+    if odd:
+        assert mine[inside].mean() < 0.9 * without[inside].mean()
+    assert mine[~inside].mean() < 1.001 * without[~inside].mean()
 
 
 def test_loss_weights_areas_and_leaves_out_what_is_not_valid():
@@ -167,6 +194,7 @@ def test_training_beats_the_linear_path_on_a_nonlinear_field():
     wave = torch.arange(1, 4).view(3, 1, 1) * torch.arange(16.0) / 4
     x = torch.sin(phase + wave).expand(64, 3, 8, 16)
     auto.fit_linear([x])
+    auto.alone.weight.zero_()  # cell by cell this world is linear
     noise = torch.zeros(64, 3, 4, 8)
     before = float(auto.loss(x, statics, noise).detach())
     optimiser = torch.optim.AdamW(auto.parameters(), lr=3e-3)

@@ -254,14 +254,14 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
 
     afresh()
     before = narrow()
-    fit_rolled.fit_rolled(model, tiny.data, lambda *_: None)
+    fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)
     assert (before > 2).all() and (narrow() < 1 + 0.4 * (before - 1)).all()
     fitted = read_tensors(tmp_path / "rolled.safetensors")[0]
     assert torch.equal(fitted["rolled.alike.size"], alike.size)
     afresh()
     usual, more = fit_rolled._missing, torch.tensor([[2.0, 1.5], [1.0, 4.5]])
     monkeypatch.setattr(fit_rolled, "_missing", lambda *given: more * usual(*given))
-    fit_rolled.fit_rolled(model, tiny.data, lambda *_: None)
+    fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)
     for patterns, by in ((alike, (2, 1.5)), (decoded, (0.5, 3))):
         name = "alike" if patterns is alike else "decoded"
         for size, had, times in zip(patterns.size, fitted[f"rolled.{name}.size"], by, strict=True):
@@ -296,7 +296,7 @@ def test_draws_that_run_away_are_an_error(tiny_run, tiny, tiny_cache, tmp_path, 
     monkeypatch.setattr(fit_rolled, "ROUNDS", (("alike", 16),))
     model.denoiser.departure.std.fill_(torch.inf)
     with pytest.raises(UserError, match="have not learnt"):
-        fit_rolled.fit_rolled(model, tiny.data, lambda *_: None)
+        fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)
     assert not (tmp_path / "rolled.safetensors").exists()
 
 
@@ -305,3 +305,33 @@ def test_a_split_of_single_windows_leaves_ensembles_alone(tiny_run, tiny, tiny_c
     monkeypatch.setattr(fit_rolled.Windows, "of", lambda *_: none)
     assert fit_rolled._starts(model, tiny.data, "train") is None
     assert (fit_rolled._missing(model, tiny.data, None) == 1).all()
+
+
+def test_what_decoding_loses_is_as_large_as_it_adds_to_errors(
+    tiny_run, tiny, tiny_cache, monkeypatch
+):
+    """Forecasts whose other errors go against what is lost in the west and along with it in the
+    east: E[r² + 2 r e] is 0.5 and 2 times E[r²]."""
+    model = Model.load(tiny_run)
+    data = open_in(tiny.cache, model.recipe)
+    shape = (len(model.fields.channels), *model.fields.grid.shape)
+    g, drawn, west = torch.Generator().manual_seed(0), [], shape[-1] // 2
+    along = torch.full(shape, 0.5)
+    along[..., :west] = -0.25
+
+    def fields(model, z):  # of the mean, then of what came
+        if len(drawn) % 2 == 0:
+            drawn.append(torch.randn(len(z), *shape, generator=g))
+            return -drawn[-1] - along * drawn[-1]
+        drawn.append(drawn[-1])
+        return -drawn[-1]
+
+    monkeypatch.setattr(fit_rolled, "_fields", fields)
+    monkeypatch.setattr(model, "anomalies", lambda values, times: torch.zeros(len(values), *shape))
+    lost = fit_rolled._lost(model, data).view(-1, *model.grid.shape)
+    half = model.grid.shape[-1] // 2
+    for there, share in ((lost[..., :half], 0.5), (lost[..., half:], 2)):
+        torch.testing.assert_close(there, torch.full_like(there, share**0.5), atol=0.02, rtol=0)
+    noise = torch.randn(3, model.residual.numbers, *model.grid.shape, generator=g)
+    twice = model.residual.draw(noise, torch.full_like(model.rolled.lost, 2))
+    torch.testing.assert_close(twice, 2 * model.residual.draw(noise))

@@ -10,26 +10,36 @@ from torch import Tensor, nn
 from sciladm.autoencoder.patches import Patches
 from sciladm.grid import Grid
 from sciladm.nn.layers import Block, Conv, Norm
-from sciladm.nn.linear import LocalLinear
+from sciladm.nn.linear import LocalLinear, borne_out
+from sciladm.nn.shrink import grown, total
+
+OWN = 50
+"""Samples' worth by which what a cell alone adds in decoding is drawn to nothing."""
+LEAST = 0.1
+"""Of a cell's standard deviation, as a share of its row's."""
 
 
 class PatchAutoencoder(nn.Module):
     """Blocks of p × p cells → `latents` numbers each, one basis for all positions.
 
     u = Eᵀ y / s + f(y, place)        z = v / √(1 + v²/b²),  v = (u − μ) / σ
-    y = L (u in the patch and its neighbours) + g(u, place)
+    y = L (u in the patch and its neighbours) + l u + g(u, place)
 
-    with y a patch, E and s its leading principal components and their root mean squares (area
+    with y a patch of x / w, w (channel, *space) the standard deviation of each cell as a share of
+    its row's, E and s its leading principal components and their root mean squares (area
     weighted), L the least squares map of each latitude (`LocalLinear`): smooth fields lie in
-    their neighbours too, and L finds several times more there than Eᵀ gives back. E, s and L are
-    in closed form and fixed; f and g are networks at latent resolution that start at zero, μ and
-    σ the statistics of u over the training data. Along a periodic axis it moves with the data by
-    whole patches.
+    their neighbours too, and L finds several times more there than Eᵀ gives back. l is the least
+    squares map of what L leaves, each cell's own: the air near the sea is not that near land. w,
+    E, s, L and l are in closed form and fixed; f and g are networks at latent resolution that
+    start at zero, μ and σ the statistics of u over the training data. But for w and l, along a
+    periodic axis it moves with the data by whole patches.
     """
 
     area: Tensor
     place: Tensor
     cell_area: Tensor
+    rows: Tensor
+    usual: Tensor
     basis: Tensor
     scale: Tensor
     centre: Tensor
@@ -58,6 +68,9 @@ class PatchAutoencoder(nn.Module):
         self.register_buffer("cell_area", torch.from_numpy(area).float().reshape(patches.cells))
         rows = torch.from_numpy(grid.coarsen(patch).rows())
         self.linear = LocalLinear(latents, size, rows, patches.boundaries)
+        self.alone = LocalLinear(latents, size, rows, patches.boundaries, local=OWN, reach=0)
+        self.register_buffer("rows", torch.from_numpy(grid.rows()), persistent=False)
+        self.register_buffer("usual", torch.ones(channels, *grid.shape))
         self.register_buffer("basis", torch.eye(size, latents))
         self.register_buffer("scale", torch.ones(latents))
         self.register_buffer("centre", torch.zeros(latents))
@@ -103,6 +116,8 @@ class PatchAutoencoder(nn.Module):
         the largest entry of each component is positive. L bears errors of the latents with a
         standard deviation of `noise`."""
         size, latents = self.basis.shape
+        self._measure(samples)
+        samples = [x / self.usual for x in samples]
         second = torch.zeros(size, size, dtype=torch.float64)
         first = torch.zeros(size, dtype=torch.float64)
         area, count = self.cell_area.flatten().double().cpu(), 0
@@ -121,8 +136,28 @@ class PatchAutoencoder(nn.Module):
         self.scale.copy_(scale)
         self.centre.copy_(centre)
         self.spread.copy_((1 - centre**2).clamp(min=1e-12).sqrt())
-        pairs = ((self._project(y), None, y) for y in map(self.patches.split, samples))
-        self.linear.fit(pairs, ridge=noise**2)
+        pairs = [(self._project(y), y) for y in map(self.patches.split, samples)]
+        self.linear.fit(((u, None, y) for u, y in pairs), ridge=noise**2)
+        self.alone.fit(((u, None, y - self.linear(u)) for u, y in pairs), ridge=noise**2)
+
+    def _measure(self, samples: Sequence[Tensor]) -> None:
+        """w: standard deviations of each cell, as far as samples tell it from its row."""
+        squares = torch.stack([x.double().cpu().square().sum(0) for x in samples]).sum(0)
+        square, rows = squares.flatten(1).T, self.rows.flatten().cpu()
+        before = total(square, rows) / total(torch.ones_like(square), rows)
+        there = square > 0
+        ratio = grown(
+            square.where(there, 1), before.where(there, 1), rows, sum(map(len, samples))
+        ).sqrt()
+        self.usual.copy_(ratio.clamp(min=LEAST).where(there, 1).T.view_as(self.usual))
+
+    @torch.no_grad()
+    def keep(self, samples: Sequence[Tensor]) -> None:
+        """Of l as much as other samples bear out."""
+        each = (self.patches.split(x / self.usual) for x in samples)
+        told = ((self._project(y), y) for y in each)
+        share = borne_out(((self.alone(u), y - self.linear(u)) for u, y in told), self.cell_area)
+        self.alone.weight.mul_(share)
 
     @torch.no_grad()
     def whiten(self, samples: Iterable[Tensor], statics: Tensor) -> None:
@@ -140,13 +175,14 @@ class PatchAutoencoder(nn.Module):
         self.spread.copy_((second / count - mean**2).clamp(min=1e-12).sqrt())
 
     def importance(self) -> Tensor:
-        """Share of the decoded variance that each latent channel carries (latents,); sums to 1."""
+        """Share of the variance of x / w that each latent channel carries (latents,); the sum is
+        1."""
         carried = (self.scale * self.spread).square()
         return carried / carried.sum()
 
     def decoded(self) -> Tensor:
-        """M (channel, latents, latents): zᵀ M z is the mean square over a patch, in normalised
-        units, that latents z have in each channel along the principal components."""
+        """M (channel, latents, latents): zᵀ M z is the mean square over a patch of x / w that
+        latents z have in each channel along the principal components."""
         cells = self.patches.size(1)
         decoded = self.basis * self.scale * self.spread
         decoded = decoded.view(-1, cells, decoded.shape[1])
@@ -155,10 +191,14 @@ class PatchAutoencoder(nn.Module):
     def along_linear(self, z: Tensor) -> Tensor:
         """(batch, latents, *cells) → (batch, channel, *space): `decode` by the linear path alone
         and without bounds, so that differences are what small differences decode to."""
-        return self.patches.join(self.linear(z * _along(self.spread, z)))
+        return self.usual * self.patches.join(self._linearly(z * _along(self.spread, z)))
+
+    def _linearly(self, u: Tensor) -> Tensor:
+        y: Tensor = self.linear(u) + self.alone(u)
+        return y
 
     def _encode_raw(self, x: Tensor, statics: Tensor) -> Tensor:
-        y = self.patches.split(x)
+        y = self.patches.split(x / self.usual)
         u = self._project(y)
         if self.encoder is not None:
             u = u + self.encoder(torch.cat([y, self._around(statics, y)], dim=1))
@@ -168,10 +208,11 @@ class PatchAutoencoder(nn.Module):
         return torch.einsum("bi...,ij->bj...", y, self.basis / self.scale)
 
     def _decode_raw(self, u: Tensor, statics: Tensor) -> Tensor:
-        y: Tensor = self.linear(u)
+        y = self._linearly(u)
         if self.decoder is not None:
             y = y + self.decoder(torch.cat([u, self._around(statics, u)], dim=1))
-        return self.patches.join(y)
+        fields: Tensor = self.usual * self.patches.join(y)
+        return fields
 
     def _around(self, statics: Tensor, like: Tensor) -> Tensor:
         place = self.patches.split(torch.cat([statics, self.place])[None])

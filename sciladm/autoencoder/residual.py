@@ -74,8 +74,9 @@ class ResidualCovariance(nn.Module):
         stretch = self.stretch.T
         return stretch[:, :, None] * whole[group] * stretch[:, None, :]
 
-    def draw(self, normal: Tensor) -> Tensor:
-        """Standard normal (batch, numbers, *cells) → residual fields (batch, channel, *space)."""
+    def draw(self, normal: Tensor, times: Tensor | None = None) -> Tensor:
+        """Standard normal (batch, numbers, *cells) → residual fields (batch, channel, *space), so
+        many ``times`` (number of a patch, cell) their size."""
         flat = self.groups.flatten()
         cells = normal.flatten(2)
         shared, own = cells[:, : self.rank], cells[:, self.rank :]
@@ -83,5 +84,5 @@ class ResidualCovariance(nn.Module):
         for group in range(len(self.low)):
             here = flat == group
             out[:, :, here] += self.low[group] @ shared[:, :, here]
-        out = out * self.stretch
+        out = out * (self.stretch if times is None else self.stretch * times)
         return self.patches.join(out.reshape(len(out), -1, *normal.shape[2:]))

@@ -48,12 +48,25 @@ class Tally:
 
 class Rolled(nn.Module):
     """z = mean + departure, made right pattern by pattern: first those of latents, all alike, then
-    the leading ones of what latents decode to. Until fitted z stays as it is."""
+    the leading ones of what latents decode to. Until fitted z stays as it is.
+
+    lost (number of a patch, cell): how many times its size what decoding loses has where latents
+    are a forecast's. A forecast's errors go along with what is lost, or against it: the mean does
+    not know what of yesterday's field an encoder took for something else.
+    """
+
+    lost: Tensor
 
     def __init__(
-        self, channels: int, area: Tensor, boundaries: Sequence[Boundary], patterns: int
+        self,
+        channels: int,
+        area: Tensor,
+        boundaries: Sequence[Boundary],
+        patterns: int,
+        lost: Sequence[int] = (0, 0),
     ) -> None:
         super().__init__()
+        self.register_buffer("lost", torch.ones(*lost))
         self.alike = Patterns(channels, area, boundaries, patterns, rest=True)
         self.decoded = Patterns(channels, area, boundaries, min(patterns, LEADING), rest=False)
 

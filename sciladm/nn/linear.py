@@ -152,6 +152,16 @@ class LocalLinear(nn.Module):
         return used
 
 
+def borne_out(pairs: Iterable[tuple[Tensor, Tensor]], counts: Tensor) -> float:
+    """How much to keep of a map, 0 to 1, by samples it was not fitted to: the slope of what there
+    was on what it said, pairs (said, was), each cell counting as ``counts`` (*space) has it."""
+    agreed = power = 0.0
+    for said, was in pairs:
+        agreed += float((said * was * counts).sum())
+        power += float((said.square() * counts).sum())
+    return min(max(agreed / max(power, 1e-12), 0.0), 1.0)
+
+
 def _ridge(a: Tensor, b: Tensor, shrink: Tensor, last: int) -> tuple[Tensor, Tensor]:
     """(A + shrink)⁻¹ b, the `last` predictors free; and how many samples that fit uses up, the
     trace of (A + shrink)⁻¹ A."""

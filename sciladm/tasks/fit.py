@@ -122,6 +122,8 @@ def _autoencoder(model: Model, data: DataSet, report: Report) -> None:
     states = _stretches(model, data, "train", SAMPLES)
     report(0.1, "linear path")
     auto.fit_linear(states, own.latent_noise)
+    held = _stretches(model, data, "validation", SAMPLES // 2)
+    auto.keep(held)
     if own.blocks and own.steps:
         pool = torch.cat(states)
         count = parts(model.device)
@@ -141,7 +143,6 @@ def _autoencoder(model: Model, data: DataSet, report: Report) -> None:
         auto.load_state_dict(loop.run(), strict=False)
         auto.whiten(states, model.statics)
     with torch.no_grad():
-        held = _stretches(model, data, "validation", SAMPLES // 2)
         given = [auto.decode(auto.encode(x, model.statics), model.statics) for x in held]
         lost = [(x - back).where(model.valid, 0.0) for x, back in zip(held, given, strict=True)]
         model.residual.fit(lost)

@@ -13,6 +13,7 @@ from sciladm.diffusion.levels import training_levels
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import training_generator, training_sigma
 from sciladm.model import DENOISER, MEAN, Model
+from sciladm.nn.linear import borne_out
 from sciladm.tasks.windows import Batch, Windows
 from sciladm.training import average
 from sciladm.training.loop import Loop
@@ -80,8 +81,8 @@ def train_mean(
 
 @torch.no_grad()
 def _fit_after(model: Model, mean: MeanForecast, windows: Windows, held: Windows) -> None:
-    """A network knows the windows it was trained on, and what is linear in what it leaves there
-    may be noise: of these maps as much is kept as validation bears out."""
+    """What is linear in what the network leaves, as far as validation bears it out: a network
+    knows the windows it was trained on."""
     statics, cells = model.latent_statics, model.denoiser.cells
 
     def left(of: Windows, count: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,13 +97,10 @@ def _fit_after(model: Model, mean: MeanForecast, windows: Windows, held: Windows
         after.weight.zero_()
     for after in mean.after:
         after.fit(((seen, None, rest - mean.added(seen)) for seen, rest in known()), EXACT)
-    agreed = added = 0.0
-    for seen, rest in left(held, WINDOWS // 2):
-        more = mean.added(seen)
-        agreed += float((more * rest * cells).sum())
-        added += float((more.square() * cells).sum())
+    others = left(held, WINDOWS // 2)
+    share = borne_out(((mean.added(seen), rest) for seen, rest in others), cells)
     for after in mean.after:
-        after.weight.mul_(min(max(agreed / max(added, 1e-12), 0.0), 1.0))
+        after.weight.mul_(share)
 
 
 def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:

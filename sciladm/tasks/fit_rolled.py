@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from operator import add
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from sciladm.data.dataset import DataSet
 from sciladm.diffusion.noise import training_generator
 from sciladm.diffusion.rolled import Patterns, Tally
 from sciladm.model import ROLLED, Model
+from sciladm.nn.shrink import TINY, grown
 from sciladm.recipe import Recipe
 from sciladm.tasks.fit_denoiser import Report, decoded, missing, parts
 from sciladm.tasks.run import THREADS
@@ -31,6 +33,8 @@ FREELY = 5
 """Windows that an ensemble is rolled out, if the split has stretches of as many."""
 TOGETHER = 16
 """Ensembles at once."""
+LEAST = 0.01
+"""Of the variance that decoding loses, what it adds at least to a forecast's error."""
 
 
 def rolled_steps(recipe: Recipe) -> float:
@@ -77,6 +81,7 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
                     "ensembles rolled out from the training split left the finite numbers: the "
                     "networks have not learnt; a smaller denoiser.learning_rate may do"
                 )
+        rolled.lost.copy_(_lost(model, data))
     model.save_part(ROLLED, rolled=model.rolled)
 
 
@@ -123,6 +128,38 @@ def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> Tensor
         )
         cases.append(torch.cat(list(told), dim=2))
     return torch.tensor([[missing(*some[kind]) for some in cases] for kind in (0, 1)])
+
+
+@torch.inference_mode()
+def _lost(model: Model, data: DataSet) -> Tensor:
+    """√(variance that what decoding loses adds to the error of a forecast / its variance), of the
+    first windows of validation (number of a patch, cell): E[r² + 2 r e] / E[r²], r what is lost of
+    a state and e what else is wrong in the fields of its mean."""
+    held, residual = Windows.of(model, data.splits, "validation"), model.residual
+    if not len(held):
+        return torch.ones_like(residual.stretch)
+    ours = np.searchsorted(data.frames.times, held.times)
+    cells: list[Tensor] = []
+    for numbers in held.chosen(FIRST, 4 * TOGETHER):
+        past, forcings, future = (x.to(model.device) for x in held.at(numbers))
+        mean = model.denoiser.context(past, forcings, model.latent_statics).mean
+        said, there = (_fields(model, z) for z in (mean, future))
+        frames = held.frames[numbers, held.past :].ravel()
+        came = model.anomalies(data.frames.read(ours[frames]), held.times[frames])
+        r = (came - there).where(model.valid, 0.0)
+        both = torch.stack([r.square(), r * (r + 2 * (there - said))])
+        cells.append(torch.stack([residual.patches.split(x).sum(0) for x in both]))
+    before, added = torch.stack(cells).sum(0).flatten(2).mT.double().cpu()
+    before = before.clamp(min=TINY)
+    ratio = grown(added.clamp(min=LEAST * before), before, residual.groups.flatten().cpu(), FIRST)
+    return ratio.sqrt().T
+
+
+def _fields(model: Model, z: Tensor) -> Tensor:
+    """Frames (batch, frame · k, *cells) → their fields (batch · frame, channel, *space)."""
+    frames = z.view(len(z) * model.recipe.window.future, -1, *z.shape[2:])
+    fields: Tensor = model.autoencoder.decode(frames, model.statics)
+    return fields
 
 
 def _sums(model: Model, windows: int, number: int, batch: Batch) -> Tensor:

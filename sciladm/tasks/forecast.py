@@ -52,7 +52,7 @@ class Forecast:
             frames = model.sample(past, times, keys, later=first > 0)
             for number, time in enumerate(times):
                 own = [self._key(time, start, m) for m in members]
-                states = model.decode(frames[:, number], np.repeat(time, size), own)
+                states = model.decode(frames[:, number], np.repeat(time, size), own, ahead=True)
                 out.append(states[: len(block.members)])
             past = torch.cat([past, frames], dim=1)[:, future:]
         return np.stack(out, axis=1)

@@ -60,8 +60,12 @@ class Windows:
         """Part of the batch of a training step: a pure function of its arguments."""
         return self.at(batch_indices(len(self), size, seed, step)[part])
 
-    def spread(self, count: int, size: int = 256) -> Iterator[Batch]:
-        """About ``count`` windows spread evenly over the split, ``size`` at a time."""
+    def chosen(self, count: int, size: int = 256) -> Iterator[NDArray[np.int64]]:
+        """Numbers of about ``count`` windows spread evenly over the split, ``size`` at a time."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
         for start in range(0, len(chosen), size):
-            yield self.at(chosen[start : start + size])
+            yield chosen[start : start + size]
+
+    def spread(self, count: int, size: int = 256) -> Iterator[Batch]:
+        """The windows that are `chosen`."""
+        return map(self.at, self.chosen(count, size))
