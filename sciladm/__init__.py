@@ -6,13 +6,14 @@ from typing import Any
 
 __version__ = version("sciladm")
 __all__ = [
-    "AreaMean", "AugmentedDataset", "Points", "Weighted", "__version__", "check_augmentation",
-    "fit", "load", "open_dataset",
+    "AreaMean", "AugmentedDataset", "Derived", "Points", "Weighted", "__version__",
+    "check_augmentation", "fit", "load", "open_dataset",
 ]  # fmt: skip
 
 _WHERE = {
     "AreaMean": ("sciladm.observe", "AreaMean"),
     "AugmentedDataset": ("sciladm.tasks.augmented", "AugmentedDataset"),
+    "Derived": ("sciladm.observe", "Derived"),
     "Points": ("sciladm.observe", "Points"),
     "Weighted": ("sciladm.observe", "Weighted"),
     "check_augmentation": ("sciladm.tasks.check", "check_augmentation"),

@@ -38,12 +38,7 @@ class Combined:
         in which fields are encoded. An error below a hundredth of what a row would be of
         independent cells is taken for that: less, and rounding decides."""
         like = cells.values
-        most = int(np.diff(weights.indptr).max(initial=1))
-        places = np.zeros((len(values), most), np.int64)
-        shares = np.zeros((len(values), most))
-        for row, (start, stop) in enumerate(zip(weights.indptr, weights.indptr[1:], strict=False)):
-            places[row, : stop - start] = weights.indices[start:stop]
-            shares[row, : stop - start] = weights.data[start:stop]
+        places, shares = dense(weights)
         std = np.maximum(std, LEAST * np.sqrt((shares**2).sum(1)))
         shared, told, error = (torch.tensor(x).to(like) for x in (shares, values, std))
         one = cls(cells, torch.from_numpy(places).to(like.device), shared, told, error, error)
@@ -89,3 +84,14 @@ class Combined:
         out = dual.new_zeros(len(dual), int(np.prod(shape)))
         out.index_add_(1, self.places.flatten(), (dual[:, :, None] * self.shares).flatten(1))
         return out.view(len(dual), *shape)
+
+
+def dense(weights: Any) -> tuple[Any, Any]:
+    """Rows of a CSR matrix as their places and shares, both (row, most)."""
+    rows = len(weights.indptr) - 1
+    most = int(np.diff(weights.indptr).max(initial=1))
+    places, shares = np.zeros((rows, most), np.int64), np.zeros((rows, most))
+    for row, (start, stop) in enumerate(zip(weights.indptr, weights.indptr[1:], strict=False)):
+        places[row, : stop - start] = weights.indices[start:stop]
+        shares[row, : stop - start] = weights.data[start:stop]
+    return places, shares

@@ -1,12 +1,14 @@
-"""Observations that are no cells of the grid, as rows of y = A x + error, A sparse."""
+"""Observations that are no cells of the grid: rows of y = A x + error, A sparse, or a function."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from torch import Tensor
 
 from sciladm.calendar import find
 from sciladm.conventions import UserError
@@ -50,6 +52,32 @@ class Rows:
         return Rows(weights.tocsr(), self.values - self.weights @ centre.ravel(), self.std)
 
 
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """Observations of one frame that are functions of it: ``read``, (channel, *space) → (row,),
+    float64; ``values`` and their standard errors ``std`` (row,), in the unit of the readings."""
+
+    read: Callable[[Tensor], Tensor]
+    values: Floats
+    std: Floats
+
+    @classmethod
+    def of(cls, parts: Sequence["Readings"]) -> "Readings":
+        """All of several, in their order."""
+        values = np.concatenate([part.values for part in parts])
+        std = np.concatenate([part.std for part in parts])
+        return cls(lambda x: torch.cat([part.read(x) for part in parts]), values, std)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def anomalies(self, centre: Floats, scale: Floats) -> "Readings":
+        """What they say of (x − centre) / scale, both (channel, *space)."""
+        middle, wide = torch.from_numpy(centre), torch.from_numpy(scale)
+        read = lambda x: self.read(x.double() * wide.to(x.device) + middle.to(x.device))
+        return Readings(read, self.values, self.std)
+
+
 class Operator(Protocol):
     """What was observed, and how it comes about from fields."""
 
@@ -60,7 +88,9 @@ class Operator(Protocol):
     def at(self, times: Times, step: np.timedelta64) -> "Operator":
         """What was observed at these ``times``, which are those of a part of the frames."""
 
-    def rows(self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64) -> list[Rows]:
+    def rows(
+        self, fields: Fields, valid: Mask, times: Times, step: np.timedelta64
+    ) -> list[Rows] | list[Readings]:
         """The rows of each of ``times``; cells that are not ``valid`` (channel, *space) never
         hold data. UserError where they do not fit."""
 

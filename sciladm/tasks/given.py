@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sciladm.autoencoder.combined import Combined
 from sciladm.autoencoder.observed import Observed
 from sciladm.calendar import later
 from sciladm.data.times import Times, ticks
@@ -26,13 +25,14 @@ from sciladm.diffusion.posterior import (
     Posterior,
     Product,
     Tangent,
+    along,
     solve,
     weights,
 )
 from sciladm.diffusion.sampler import Multistep
 from sciladm.model import Model
-from sciladm.observe import Rows
-from sciladm.tasks.seen import Precise, Seen, apart
+from sciladm.tasks.besides import Besides
+from sciladm.tasks.seen import Frame, Precise, Seen, apart
 
 Array = NDArray[np.float32]
 Method = Literal["guided", "oi"]
@@ -43,6 +43,8 @@ MOST = {"guided": 25, "oi": 300}
 """Products in which it has to be done, per noise level."""
 BENDS = 12
 """How often, at most, optimal interpolation goes along a new tangent of the decoder."""
+HALVES = 6
+"""How often, at most, a step that costs more is halved."""
 SMALLEST = 0.02
 """Last σ of a guided draw, in standard deviations."""
 
@@ -73,7 +75,7 @@ class Plan:
 @dataclass(frozen=True, eq=False)
 class Given:
     """Frames at ``times``, a step apart: ``values`` (time, channel, *space) in anomalies, 0 where
-    not ``observed``; ``error``, standard errors in the same units; ``rows``, what else was
+    not ``observed``; ``error``, standard errors in the same units; ``besides``, what else was
     observed of each, in the same units, too; ``past`` (member, past, channel, *space): known
     frames that differ from member to member, in place of the first of ``values``."""
 
@@ -86,7 +88,7 @@ class Given:
     method: Method
     evaluations: int
     seed: int
-    rows: Sequence[Rows] = ()
+    besides: Sequence[Besides] = ()
     past: Tensor | None = None
     left: list[float] = field(default_factory=list)
     """Of each draw, the largest share of its equations that was left unsolved."""
@@ -180,16 +182,28 @@ class Given:
         r, left = noise, 1.0
         error = unit_normal(keys, "observation error", 0, asked.wanted.shape[1], (1,))
         wanted = asked.wanted - error.flatten(1).to(noise)
+
+        def cost(x: Tensor) -> Tensor:
+            with torch.no_grad():
+                misfit = asked.told(x) - wanted
+            return (x - noise).flatten(1).square().sum(1) + misfit.square().sum(1)
+
         for _ in range(BENDS):
             before = r
-            r, left = _nearer(r, noise, asked.told, wanted, curvature)
+            aim, left = _nearer(r, noise, asked.told, wanted, curvature)
+            r = _lower(r, aim, cost)
             moved = float(((r - before).norm() / r.norm()).clamp(max=1))
             if moved < ENOUGH["oi"]:
                 break
         return r, max(left, moved)
 
     def _whole(
-        self, decoded: Tensor, seen: Observed | Combined, keys: Sequence[Key], *, fixed: bool
+        self,
+        decoded: Tensor,
+        seen: Frame,
+        keys: Sequence[Key],
+        *,
+        fixed: bool,
     ) -> Tensor:
         """A frame with what decoding left of it, as far as the observations leave that free."""
         model = self.model
@@ -205,7 +219,7 @@ class Given:
 
     def _seen(self, here: NDArray[np.int64], kept: list[Tensor]) -> Seen:
         """What is told of the frames of a window: as decoded of those that are ``kept``."""
-        frames: list[Observed | Combined] = []
+        frames: list[Frame] = []
         for n, number in enumerate(here):
             if n < len(kept):
                 with torch.no_grad():
@@ -216,17 +230,11 @@ class Given:
                 cells = self._observed(
                     self.values[number], self.error[number], self.observed[number]
                 )
-                frames.append(self._with_rows(cells, number))
+                frames.append(self.besides[number].beside(cells) if self.besides else cells)
             else:
                 none = torch.zeros_like(self.values[0])
                 frames.append(self._observed(none, none, none.bool()))
         return Seen(self.precise.autoencoder, self.model.statics.double(), frames)
-
-    def _with_rows(self, cells: Observed, number: int) -> Observed | Combined:
-        """What was observed of a frame, if more than its cells was."""
-        if not self.rows or not len(rows := self.rows[number]):
-            return cells
-        return Combined.of(cells, rows.weights, rows.values, rows.std)
 
     def _observed(self, values: Tensor, error: Tensor, observed: Tensor) -> Observed:
         return Observed.of(values.double(), error, observed, self.model.residual)
@@ -251,3 +259,15 @@ def _nearer(
     misfit = root(wanted - tangent.said) + ahead(r - drawn)
     _, gained, left = solve(back, ahead, misfit, None, ENOUGH["oi"], MOST["oi"], own)
     return drawn + gained, float(left.max())
+
+
+def _lower(before: Tensor, aim: Tensor, cost: Product) -> Tensor:
+    """As far of the way to ``aim`` as does not cost more, of each member by itself."""
+    share, most = torch.ones(len(before)).to(before), cost(before) * (1 + 1e-6)
+    for _ in range(HALVES):
+        there = before + along(share, before) * (aim - before)
+        fine = cost(there) <= most
+        if fine.all():
+            break
+        share = share.where(fine, share / 2)
+    return there.where(along(fine, there), before)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from sciladm.conventions import UserError
 from sciladm.model import Model
-from sciladm.observe import Operator, Rows
+from sciladm.observe import Operator
+from sciladm.tasks.besides import ABSURD, FAR, Besides, besides, far_off
 from sciladm.tasks.errors import Error, errors
 from sciladm.tasks.gaps import Array, Gaps
 from sciladm.tasks.given import ENOUGH, Given, Method
@@ -28,9 +29,6 @@ from sciladm.tasks.whole import write_answer
 log = logging.getLogger(__name__)
 Output = Literal["members", "mean_std", "quantiles"]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-FAR, ABSURD = 6.0, 20.0
-"""Standard deviations from climatology beyond which an observation is worth a word, and beyond
-which it is none."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,10 @@ def infill(
     valid = model.normaliser.valid
     values: Array = np.repeat(gaps.values[None], wish.members, axis=0)
     asked = [n for n in gaps.series() if not (kept[n] | ~valid).all()]
-    rows = _rows(gaps, wish)
+    told = besides(gaps, wish.operator)
     precise = Precise.of(model)
-    questions = [_given(gaps, numbers, error, wish, rows, past, precise) for numbers in asked]
-    far = _far(gaps) + _rows_far(gaps, rows)
+    questions = [_given(gaps, numbers, error, wish, told, past, precise) for numbers in asked]
+    far = _far(gaps) + far_off(gaps, told)
     for done, (numbers, first, drawn) in _drawn(list(zip(asked, questions, strict=True)), wish):
         for member, states in enumerate(drawn, start=first):
             times = gaps.frames.times[numbers]
@@ -91,8 +89,8 @@ def infill(
     left = [share for given in questions for share in given.left]
     filled = _reduced(gaps.answer(values, kept | ~valid), wish.output)
     out = gaps.returned(filled | gaps.seen())
-    told = {"infill_given": given_mark(gaps.values, gaps.observed)} | _found(wish, far, left)
-    return out.assign_attrs(notes(model, wish) | told)
+    found = {"infill_given": given_mark(gaps.values, gaps.observed)} | _found(wish, far, left)
+    return out.assign_attrs(notes(model, wish) | found)
 
 
 def write_infill(
@@ -107,7 +105,7 @@ def _given(
     numbers: NDArray[np.int64],
     error: Array,
     wish: Wish,
-    rows: Sequence[Rows],
+    told: Sequence[Besides],
     past: Array | None,
     precise: Precise,
 ) -> Given:
@@ -122,7 +120,7 @@ def _given(
             f"{times[0]} to {times[-1]} has {int(whole[: window.past].sum())}. A run with "
             "window.past: 0 fills frames without that"
         )
-    if early := [times[n] for n in range(window.past) if rows and len(rows[numbers[n]])]:
+    if early := [times[n] for n in range(window.past) if len(told[numbers[n]])]:
         raise UserError(
             f"something was observed at {early[0]}, which the run takes as it is: what is told of "
             f"the first {window.past} of each stretch changes nothing; leave it out"
@@ -136,24 +134,9 @@ def _given(
     return Given(
         model, precise, times, values, seen, errors,
         cast(Method, wish.method), wish.evaluations, wish.seed,
-        [rows[n] for n in numbers] if rows else (),
+        [told[n] for n in numbers],
         None if past is None else torch.from_numpy(past).to(model.device),
     )  # fmt: skip
-
-
-def _rows(gaps: Gaps, wish: Wish) -> list[Rows]:
-    """What operators say of the anomalies of each frame; none where there are no operators."""
-    if not wish.operator:
-        return []
-    model, times = gaps.model, gaps.frames.times
-    valid = model.normaliser.valid
-    each = [one.rows(model.fields, valid, times, model.step) for one in wish.operator]
-    centres = model.normaliser.centre(times).astype(np.float64)
-    scale = model.normaliser.std.reshape(-1, *[1] * (valid.ndim - 1))
-    return [
-        Rows.of(parts).anomalies(np.where(valid, centre, 0), scale)
-        for parts, centre in zip(zip(*each, strict=True), centres, strict=True)
-    ]
 
 
 def _drawn(
@@ -214,21 +197,6 @@ def _far(gaps: Gaps) -> int:
         )
     if far := int((off > FAR).sum()):
         log.warning("%d observations are beyond %g standard deviations of climatology", far, FAR)
-    return far
-
-
-def _rows_far(gaps: Gaps, rows: Sequence[Rows]) -> int:
-    """The same for what operators say: how far off it would be if all cells of a row were."""
-    far = 0
-    for time, some in zip(gaps.frames.times, rows, strict=False):
-        off = np.abs(some.values) / np.maximum(np.abs(some.weights).sum(axis=1).A1, 1e-12)
-        if (off > ABSURD).any():
-            raise UserError(
-                f"a point or a mean at {str(time)[:19]} is {off.max():.0f} standard "
-                f"deviations from climatology, and {(off > ABSURD).sum() - 1} more are beyond "
-                f"{ABSURD:g}; leave out what is no value"
-            )
-        far += int((off > FAR).sum())
     return far
 
 

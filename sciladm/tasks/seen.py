@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from sciladm.autoencoder.combined import Combined
+from sciladm.autoencoder.curved import Curved
 from sciladm.autoencoder.observed import Observed
 from sciladm.autoencoder.patch import PatchAutoencoder
 from sciladm.diffusion.denoiser import Denoiser
 from sciladm.model import Model
+
+Frame = Observed | Combined | Curved
+"""What was observed of one frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +25,7 @@ class Seen:
 
     autoencoder: PatchAutoencoder
     statics: Tensor
-    frames: Sequence[Observed | Combined]
+    frames: Sequence[Frame]
 
     def told(self, latents: Tensor) -> Tensor:
         """Latents (member, future · k, *cells) → (member, number), in standard errors."""

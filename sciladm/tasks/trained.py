@@ -92,7 +92,8 @@ class TrainedModel:
             seed: Of the draws.
             workers: Micro-batches of members drawn at once.
             operator: What was observed besides cells of the grid: `sciladm.Points`,
-                `sciladm.AreaMean`, `sciladm.Weighted`, any number of them.
+                `sciladm.AreaMean`, `sciladm.Weighted`, `sciladm.Derived` (a differentiable
+                function of the fields; "oi" is exact for linear ones alone), any number of them.
             withhold: Hide this share of the cells, or those where masks are true, to see whether
                 they come back: there ``<name>_observed`` is false.
 
@@ -156,8 +157,8 @@ class TrainedModel:
             background: The states before, as many as the run's ``window.past``, a step apart; over
                 ``member``, too, where they are an ensemble. Member n goes on from their member n,
                 and begins again with their first where there are fewer.
-            observations: `sciladm.Points`, `sciladm.AreaMean`, `sciladm.Weighted` at times a step
-                of the run apart after it; without any, the denoiser draws it.
+            observations: What `infill` takes as ``operator``, at times a step of the run apart
+                after it; without any, the denoiser draws it.
             until: Last time; absent: of the last observation.
             members: Ensemble size.
             method, output, evaluations, seed, workers: As `infill` has them.
