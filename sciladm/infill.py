@@ -40,6 +40,14 @@ EvaluationsOption = Annotated[
     int,
     typer.Option("--evaluations", "--steps", min=12, metavar="N", help="Of the network a draw."),
 ]
+TolOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="Share of the observations' equations that a draw may leave unsolved. Absent: 0.05, "
+        "oi 0.01. Where more is left a warning says so, and the attribute infill_solved is 0.",
+    ),
+]
 WithholdOption = Annotated[
     str | None,
     typer.Option(
@@ -81,6 +89,7 @@ def infill(
         ),
     ] = "members",
     evaluations: EvaluationsOption = 24,
+    tol: TolOption = None,
     device: cli.DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,
     batch: cli.BatchOption = "auto",
@@ -103,8 +112,9 @@ def infill(
     from sciladm.data.store import open_store
     from sciladm.model import Model
     from sciladm.tasks.assimilate import told_alone
-    from sciladm.tasks.infill import Wish, write_infill
+    from sciladm.tasks.infill import Wish
     from sciladm.tasks.withhold import withheld
+    from sciladm.tasks.write_fill import write_infill
 
     model = Model.load(run, where)
     count = cli.workers(size, model.recipe.micro_batch)
@@ -114,7 +124,7 @@ def infill(
         if not gappy:
             raise UserError("--withhold without GAPPY: there is no cell to hide")
         asked = withheld(model, asked, _share(withhold), seed)
-    wish = Wish(members, error, method, output, evaluations, seed, count, tuple(told))
+    wish = Wish(members, error, method, output, evaluations, seed, count, tuple(told), tol)
     write_infill(model, asked, wish, out, overwrite, screen)
 
 

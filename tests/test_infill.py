@@ -1,6 +1,10 @@
 """In-filling Datasets: against the exact posterior of what a run has fitted, and as users hand
 their data over."""
 
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,15 +17,19 @@ import sciladm
 from sciladm import AreaMean, Points
 from sciladm import infill as program
 from sciladm.conventions import UserError
+from sciladm.data.answers import AnswerStore
+from sciladm.data.blocks import unfinished
 from sciladm.diffusion.denoiser import Denoiser
 from sciladm.observe import Rows
 from sciladm.tasks.errors import errors
+from sciladm.tasks.fills import Filled
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.given import Given, Plan
 from sciladm.tasks.regression import RolledOut
 from sciladm.tasks.seen import Precise
 from sciladm.tasks.whole import write_whole
 from tests.conftest import open_in
+from tests.test_blocks import contents
 
 SHAPE = (8, 16)
 ERROR = 0.05
@@ -314,7 +322,7 @@ def test_lazy_questions_have_lazy_answers(films, output):
     xr.testing.assert_identical(got.compute().drop_attrs(), want.drop_attrs())
     assert got.tracer.attrs == want.tracer.attrs and got.attrs["kept"] == 1
     assert set(want.attrs) - set(got.attrs) == {
-        "infill_given", "infill_misfit_left", "infill_observations_far_off"
+        "infill_given", "infill_misfit_left", "infill_solved", "infill_observations_far_off"
     }  # fmt: skip
 
 
@@ -442,6 +450,31 @@ def test_each_frame_is_of_the_draw_that_knows_what_follows(films, monkeypatch):
     assert told == [[], [1], [11]]
 
 
+@pytest.mark.parametrize("method", ["guided", "oi"])
+def test_what_is_left_unsolved_is_told(stills, method, caplog):
+    """Less is left where less may be; more than that is said, and how much it was."""
+    model, ds = stills
+    asked = hidden(ds.isel(time=[8]), gap(ds))
+    ask = lambda tol: model.infill(asked, 3, obs_error=0.1, method=method, evaluations=12, tol=tol)
+    rough, fine = (ask(tol).attrs for tol in (0.5, 0.004))
+    assert fine["infill_misfit_left"] <= 0.004 < rough["infill_misfit_left"] <= 0.5
+    assert [one["infill_tol"] for one in (rough, fine)] == [0.5, 0.004]
+    assert rough["infill_solved"] == fine["infill_solved"] == 1
+    assert not [r for r in caplog.records if "is left in one draw" in r.message]
+    for tol in (0.0, 1.0, np.nan):
+        with pytest.raises(UserError, match="a share of the equations"):
+            ask(tol)
+
+
+def test_a_tolerance_that_is_not_met_is_told(stills, monkeypatch, caplog):
+    model, ds = stills
+    monkeypatch.setattr("sciladm.tasks.given.MOST", {"guided": 0, "oi": 0})
+    asked = hidden(ds.isel(time=[8]), gap(ds))
+    told = model.infill(asked, 2, obs_error=0.1, evaluations=12, tol=0.01).attrs
+    assert told["infill_solved"] == 0 and told["infill_misfit_left"] > 0.01
+    assert "is left in one draw, and 1 % may be" in caplog.text
+
+
 def test_questions_that_cannot_be_asked(stills, tiny_run, tiny_cache):
     model, ds = stills
     asked = hidden(ds.isel(time=[8]), gap(ds))
@@ -563,7 +596,7 @@ def test_the_door_writes_what_the_method_gives(stills, tmp_path, capsys):
         xr.testing.assert_equal(got.load(), want)
         assert got.attrs["infill_run"] == model.model.facts["model_hash"]
         assert got.attrs["infill_method"] == "guided"
-    assert door(*asking) == 2 and "exists" in capsys.readouterr().err
+    assert door(*asking) == 2 and "another configuration" in capsys.readouterr().err
     assert door(*asking, "--obs-error", "x=y") == 2
     assert "write a number" in capsys.readouterr().err
     assert door(*asking, "--means-error", 1) == 2
@@ -579,6 +612,66 @@ def test_the_door_writes_what_the_method_gives(stills, tmp_path, capsys):
     mine = (*asking[:-1], tmp_path / "mine", "--overwrite")
     assert door(*mine) == 2 and "no filled store" in capsys.readouterr().err
     assert (tmp_path / "mine").is_dir()
+
+
+def interrupted(monkeypatch, blocks):
+    """The door is interrupted before it has written one block more."""
+    left, write = iter(range(blocks)), AnswerStore.write
+
+    def stopped(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr(AnswerStore, "write", stopped)
+
+
+@pytest.mark.parametrize("output", ["members", "quantiles"])
+def test_the_door_goes_on_where_it_was_stopped(films, tmp_path, capsys, monkeypatch, output):
+    """Times in any order, a day that lacks nothing, two micro-batches of members: the same bytes,
+    and what Python gives."""
+    model, ds = films
+    days = ds.isel(time=[9, 3, 4, 5, 20])
+    asked = hidden(days, gap(ds) & (days.time != days.time[4]))
+    asked.to_netcdf(tmp_path / "gappy.nc")
+    asking = (model.model.path, tmp_path / "gappy.nc", "--members", 9, "--evaluations", 12,
+              "--output", output, "--obs-error", 0.1)  # fmt: skip
+    assert door(*asking, "--out", tmp_path / "whole.zarr") == 0
+    out = tmp_path / "filled.zarr"
+    with monkeypatch.context() as patch:
+        interrupted(patch, 2)
+        assert door(*asking, "--out", out) == 130
+    assert unfinished(out) == (4 if output == "members" else 1)
+    with pytest.raises(UserError, match="is not finished"):
+        Filled.open(out, "filled", model.model.fields)
+    assert door(*asking, "--out", out, "--seed", 1) == 2
+    assert "infill_seed: 0 there, 1 now" in capsys.readouterr().err
+    assert door(*asking, "--out", out) == 0
+    assert contents(out) == contents(tmp_path / "whole.zarr")
+    want = model.infill(asked, 9, obs_error=0.1, evaluations=12, output=output)
+    with xr.open_zarr(out) as got:
+        xr.testing.assert_equal(got.load(), want)
+        assert got.attrs == want.attrs
+    assert door(*asking, "--out", out, "--seed", 1, "--overwrite") == 0
+
+
+@pytest.mark.slow
+def test_the_door_survives_real_kills(stills, tmp_path):
+    model, ds = stills
+    hidden(ds.isel(time=slice(0, 40)), gap(ds)).to_netcdf(tmp_path / "gappy.nc")
+    asking = [sys.executable, "-m", "sciladm.infill", model.model.path, tmp_path / "gappy.nc",
+              *["--members", "16", "--evaluations", "12", "--quiet"]]  # fmt: skip
+    whole, out = tmp_path / "whole.zarr", tmp_path / "filled.zarr"
+    subprocess.run([*asking, "--out", whole], check=True)
+    done = out / ".sciladm" / "done"
+    for blocks in (1, 20, 45):
+        child = subprocess.Popen([*asking, "--out", out])
+        while child.poll() is None and len(list(done.glob("c.*"))) < blocks:
+            time.sleep(0.01)
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+    subprocess.run([*asking, "--out", out], check=True)
+    assert contents(out) == contents(whole)
 
 
 def test_the_door_takes_points_and_means(stills, tmp_path, capsys):

@@ -228,7 +228,7 @@ COMMANDS = {
     "infill theirs gap.nc --out new.zarr": "theirs is not a trained run",
     "infill run fields.nc --out new.zarr": "no variable geopotential",
     "infill run coarse.nc --out new.zarr": "latitude are not in the data",
-    "infill run gap.nc --out theirs": "theirs exists",
+    "infill run gap.nc --out theirs": "theirs exists --overwrite --out",
     "infill run gap.nc --out theirs --overwrite": "theirs exists no filled store --out",
     "infill run gap.nc --method magic --out new.zarr": "method magic guided, oi",
     "infill run gap.nc --output map --out new.zarr": "output map members, mean_std, quantiles",

@@ -48,7 +48,7 @@ class ForecastStore:
             if path.exists() or path.is_symlink():
                 found = _read_identity(path)
                 if not overwrite:
-                    _same(path, found, plan.identity())
+                    refuse_other(path, found, plan.identity())
                     store = cls(path, plan, hold(path))
                     remove_partial(path)
                     return store
@@ -60,7 +60,7 @@ class ForecastStore:
     def attach(cls, path: str | Path, plan: ForecastPlan) -> Self:
         """Open a store that rank 0 has created, in another worker process."""
         path = Path(path)
-        _same(path, _read_identity(path), plan.identity())
+        refuse_other(path, _read_identity(path), plan.identity())
         return cls(path, plan)
 
     def pending(self, rank: int = 0, world: int = 1) -> list[Block]:
@@ -161,7 +161,7 @@ def _read_identity(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _same(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
+def refuse_other(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
     """UserError naming what differs between the store's plan and this one's; where the machine
     alone does, a warning, for that may change a bit of a member and no more."""
     if there == now:

@@ -22,7 +22,7 @@ from sciladm.conventions import ATTRIBUTES, UserError, is_time, rename_out
 RECORDS = ".sciladm"
 """Group inside a store with its plan and the records of finished blocks."""
 TIME_UNITS = "seconds since 1970-01-01"
-_KEYS: ChunkKeyEncodingParams = {"name": "default", "separator": "."}
+FILES: ChunkKeyEncodingParams = {"name": "default", "separator": "."}
 """Zarr 3's chunk files as in format 2: all in one folder, which is then synchronised once."""
 
 
@@ -162,7 +162,7 @@ def write_template(path: Path, plan: ForecastPlan) -> None:
             "compressors": (_compressor(plan.format),),
             "_FillValue": np.float32(np.nan),
         }
-        | ({"chunk_key_encoding": _KEYS} if plan.format == 3 else {})
+        | ({"chunk_key_encoding": FILES} if plan.format == 3 else {})
         for name, v in ds.data_vars.items()
     }
     hour = np.timedelta64(1, "h")
@@ -190,7 +190,7 @@ def write_template(path: Path, plan: ForecastPlan) -> None:
         dtype="uint8",
         fill_value=0,
         compressors=None,
-        chunk_key_encoding=_KEYS if plan.format == 3 else None,
+        chunk_key_encoding=FILES if plan.format == 3 else None,
     )
 
 

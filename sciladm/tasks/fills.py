@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sciladm.calendar import find
 from sciladm.conventions import UserError, rename_in
+from sciladm.data.blocks import unfinished
 from sciladm.data.dataset import DataSet
 from sciladm.data.fields import Fields
 from sciladm.data.frames import Frames
@@ -37,6 +38,9 @@ class Filled:
     @classmethod
     def open(cls, path: Path, name: str, fields: Fields) -> "Filled":
         """A store of `infill` with its members."""
+        if left := unfinished(path):
+            raise UserError(f"{path} is not finished, {left} blocks are still to be written; run "
+                            "the command that writes it again")  # fmt: skip
         ds = open_store(path)
         ds = rename_in(ds, {dim: ours for dim, ours in fields.dims.items() if dim in ds.dims})
         if "member" not in ds.dims:

@@ -112,13 +112,19 @@ class Gaps:
 
     def returned(self, new: Mapping[str, xr.DataArray]) -> xr.Dataset:
         """The Dataset that was given with ``new`` variables, under its own names and order."""
-        named = self.frames.ds.drop_vars(list(self.model.fields.groups)).assign(new)
-        found, time = self._names, self.time
-        named = named.rename({ours: theirs for theirs, ours in found.items() if ours != theirs})
+        named = self.renamed(self.frames.ds.drop_vars(list(self.model.fields.groups)).assign(new))
+        time = self.time
         if time is None:
-            return named.isel(time=0).assign_coords(self.given.coords)
+            return named.assign_coords(self.given.coords)
         order = self.given[time].argsort(kind="stable").argsort().values
         return named.isel({time: order}).assign_coords(self.given.coords)
+
+    def renamed(self, ds: xr.Dataset) -> xr.Dataset:
+        """``ds`` with the dimensions of what was given, under their own names."""
+        there = {*ds.variables, *ds.dims}
+        ds = ds.rename({ours: theirs for theirs, ours in self._names.items()
+                        if ours != theirs and ours in there})  # fmt: skip
+        return ds.isel(time=0) if self.time is None and "time" in ds.dims else ds
 
 
 def series(times: Times, model: Model) -> Iterator[NDArray[np.int64]]:

@@ -40,7 +40,8 @@ Method = Literal["guided", "oi"]
 ENOUGH = {"guided": 0.05, "oi": 0.01}
 """Share of its equations that a method may leave unsolved."""
 MOST = {"guided": 25, "oi": 300}
-"""Products in which it has to be done, per noise level."""
+"""Products in which it has to be done, per noise level; four times as many where less is asked
+to be left."""
 BENDS = 12
 """How often, at most, optimal interpolation goes along a new tangent of the decoder."""
 HALVES = 6
@@ -90,6 +91,8 @@ class Given:
     seed: int
     besides: Sequence[Besides] = ()
     past: Tensor | None = None
+    tol: float | None = None
+    """Share that may be left; absent: `ENOUGH`."""
     left: list[float] = field(default_factory=list)
     """Of each draw, the largest share of its equations that was left unsolved."""
 
@@ -118,6 +121,13 @@ class Given:
             frames[at:], latents[at:] = x, z
             frames[at : at + len(held)], latents[at : at + len(kept)] = held, kept
         return torch.stack(frames[: len(self.times)], dim=1).cpu().numpy()
+
+    @property
+    def _bounds(self) -> tuple[float, int]:
+        """The share of equations that may be left, and products at most."""
+        enough, most = ENOUGH[self.method], MOST[self.method]
+        tol = enough if self.tol is None else self.tol
+        return tol, most if tol >= enough else 4 * most
 
     def _begin(self, members: range) -> list[Tensor]:
         """The known frames that draws begin from, each (member, channel, *space)."""
@@ -170,7 +180,7 @@ class Given:
         sampler = Multistep(self.evaluations, top, SMALLEST, corrector=False)
         denoise = lambda x, sigma: self.model.denoiser(x.float(), sigma, context).double()
         prior = lambda sigma: lambda x: x * (sigma**2 / (1 + sigma**2))
-        guided = Posterior(denoise, asked, prior, 1.0, ENOUGH["guided"], MOST["guided"], curvature)
+        guided = Posterior(denoise, asked, prior, 1.0, *self._bounds, curvature)
         return sampler.sample(guided, noise), guided.left[-1]
 
     def _interpolated(
@@ -190,10 +200,10 @@ class Given:
 
         for _ in range(BENDS):
             before = r
-            aim, left = _nearer(r, noise, asked.told, wanted, curvature)
+            aim, left = _nearer(r, noise, asked.told, wanted, curvature, self._bounds)
             r = _lower(r, aim, cost)
             moved = float(((r - before).norm() / r.norm()).clamp(max=1))
-            if moved < ENOUGH["oi"]:
+            if moved < self._bounds[0]:
                 break
         return r, max(left, moved)
 
@@ -248,7 +258,12 @@ class Given:
 
 
 def _nearer(
-    r: Tensor, drawn: Tensor, told: Product, wanted: Tensor, curvature: Curvature | None
+    r: Tensor,
+    drawn: Tensor,
+    told: Product,
+    wanted: Tensor,
+    curvature: Curvature | None,
+    bounds: tuple[float, int],
 ) -> tuple[Tensor, float]:
     """Where |x − drawn|² + |told(x) − wanted|² is least along the tangent of ``told`` at r, and
     the share of the equations left."""
@@ -257,7 +272,7 @@ def _nearer(
     back: Product = lambda dual: tangent.back(root(dual))
     ahead: Product = lambda pulled: root(tangent.ahead(pulled))
     misfit = root(wanted - tangent.said) + ahead(r - drawn)
-    _, gained, left = solve(back, ahead, misfit, None, ENOUGH["oi"], MOST["oi"], own)
+    _, gained, left = solve(back, ahead, misfit, None, *bounds, own)
     return drawn + gained, float(left.max())
 
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -23,8 +22,6 @@ from sciladm.tasks.gaps import Array, Gaps
 from sciladm.tasks.given import ENOUGH, Given, Method
 from sciladm.tasks.run import THREADS, versions
 from sciladm.tasks.seen import Precise
-from sciladm.tasks.voice import Voice
-from sciladm.tasks.whole import write_answer
 
 log = logging.getLogger(__name__)
 Output = Literal["members", "mean_std", "quantiles"]
@@ -43,6 +40,7 @@ class Wish:
     seed: int = 0
     workers: int = 2
     operator: tuple[Operator, ...] = ()
+    tol: float | None = None
 
     def __post_init__(self) -> None:
         if self.method == "auto":  # the best that every run has
@@ -59,8 +57,35 @@ class Wish:
         ):
             if got not in known:
                 raise UserError(f"{name} {got!r}: there is {', '.join(known)}")
+        if self.tol is not None and not 1e-6 <= self.tol < 1:
+            raise UserError(f"tol {self.tol:g}: a share of the equations, from 1e-6 to below 1")
         if self.output != "members" and self.members < 2:
             raise UserError(f"output {self.output!r} needs 2 members at least; got {self.members}")
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Gaps with all that was ``told`` besides, checked before anything is drawn: standard
+    ``error`` and where the very bits are ``kept`` (time, channel, *space), the numbers of each
+    series that lacks anything and what is given of it, how many observations are ``far`` off."""
+
+    gaps: Gaps
+    error: Array
+    kept: NDArray[np.bool_]
+    told: Sequence[Besides]
+    questions: Sequence[tuple[NDArray[np.int64], Given]]
+    far: int
+
+    @classmethod
+    def of(cls, model: Model, ds: xr.Dataset, wish: Wish, past: Array | None = None) -> "Asked":
+        """UserError for what cannot be asked; ``past`` as `Given` has it."""
+        gaps = Gaps.of(model, ds)
+        error = errors(gaps, wish.obs_error)
+        kept = np.asarray(gaps.observed & (error == 0), bool)
+        asked = [n for n in gaps.series() if not (kept[n] | ~model.normaliser.valid).all()]
+        told, precise = besides(gaps, wish.operator), Precise.of(model)
+        each = [(n, _given(gaps, n, error, wish, told, past, precise)) for n in asked]
+        return cls(gaps, error, kept, told, each, _far(gaps) + far_off(gaps, told))
 
 
 def infill(
@@ -71,33 +96,20 @@ def infill(
     past: Array | None = None,
 ) -> xr.Dataset:
     """What `TrainedModel.infill` says; ``past`` as `Given` has it, of a single series."""
-    gaps = Gaps.of(model, ds)
-    error = errors(gaps, wish.obs_error)
-    kept = np.asarray(gaps.observed & (error == 0), bool)
-    valid = model.normaliser.valid
+    asked = Asked.of(model, ds, wish, past)
+    gaps, valid = asked.gaps, model.normaliser.valid
     values: Array = np.repeat(gaps.values[None], wish.members, axis=0)
-    asked = [n for n in gaps.series() if not (kept[n] | ~valid).all()]
-    told = besides(gaps, wish.operator)
-    precise = Precise.of(model)
-    questions = [_given(gaps, numbers, error, wish, told, past, precise) for numbers in asked]
-    far = _far(gaps) + far_off(gaps, told)
-    for done, (numbers, first, drawn) in _drawn(list(zip(asked, questions, strict=True)), wish):
+    for done, (numbers, first, drawn) in _drawn(asked.questions, wish):
         for member, states in enumerate(drawn, start=first):
             times = gaps.frames.times[numbers]
             values[member, numbers] = model.normaliser.denormalise(states, times)
         report(done)
-    left = [share for given in questions for share in given.left]
-    filled = _reduced(gaps.answer(values, kept | ~valid), wish.output)
+    left = [share for _, given in asked.questions for share in given.left]
+    filled = reduced(gaps.answer(values, asked.kept | ~valid), wish.output)
     out = gaps.returned(filled | gaps.seen())
-    found = {"infill_given": given_mark(gaps.values, gaps.observed)} | _found(wish, far, left)
+    found = {"infill_given": given_mark(gaps.values, gaps.observed)}
+    found |= solved(wish, asked.far, float(np.max(left, initial=0.0)))
     return out.assign_attrs(notes(model, wish) | found)
-
-
-def write_infill(
-    model: Model, ds: xr.Dataset, wish: Wish, out: Path, overwrite: bool, voice: Voice
-) -> None:
-    """Fill ``ds`` and write it to a new zarr store ``out``, whole or not at all."""
-    write_answer("infill", lambda report: infill(model, ds, wish, report), out, overwrite, voice)
 
 
 def _given(
@@ -136,6 +148,7 @@ def _given(
         cast(Method, wish.method), wish.evaluations, wish.seed,
         [told[n] for n in numbers],
         None if past is None else torch.from_numpy(past).to(model.device),
+        wish.tol,
     )  # fmt: skip
 
 
@@ -161,7 +174,7 @@ def _drawn(
             yield done / len(jobs), (numbers, first, drawn[: wish.members - first])
 
 
-def _reduced(filled: dict[str, xr.DataArray], output: str) -> dict[str, xr.DataArray]:
+def reduced(filled: dict[str, xr.DataArray], output: str) -> dict[str, xr.DataArray]:
     """Members, or what is asked of them."""
     if output == "members":
         return filled
@@ -207,6 +220,7 @@ def notes(model: Model, wish: Wish) -> dict[str, Any]:
         "infill_method": wish.method,
         "infill_members": wish.members,
         "infill_evaluations": wish.evaluations,
+        "infill_tol": ENOUGH[cast(Method, wish.method)] if wish.tol is None else wish.tol,
         "infill_seed": wish.seed,
         "infill_obs_error": _told_error(wish.obs_error),
         "infill_besides": ", ".join(type(one).__name__ for one in wish.operator),
@@ -230,12 +244,16 @@ def _told_error(error: Error) -> str:
     return json.dumps(dict(error) if isinstance(error, Mapping) else error)
 
 
-def _found(wish: Wish, far: int, left: list[float]) -> dict[str, Any]:
-    """What a user should know of the draws."""
-    most = float(np.max(left, initial=0.0))
-    if not most <= 2 * ENOUGH[cast(Method, wish.method)]:
+def solved(wish: Wish, far: int, most: float) -> dict[str, Any]:
+    """What a user should know of the draws: ``far`` observations off, ``most`` left unsolved."""
+    enough = 2 * ENOUGH[cast(Method, wish.method)] if wish.tol is None else wish.tol
+    if not most <= enough:
         log.warning(
-            "%.0f %% of the misfit to observations is left in one draw; more evaluations, or a "
-            "larger obs_error, may do better", 100 * most,
+            "%.2g %% of the misfit to observations is left in one draw, and %.2g %% may be; more "
+            "evaluations, or a larger obs_error, may do better", 100 * most, 100 * enough,
         )  # fmt: skip
-    return {"infill_misfit_left": most, "infill_observations_far_off": far}
+    return {
+        "infill_misfit_left": most,
+        "infill_solved": int(most <= enough),
+        "infill_observations_far_off": far,
+    }

@@ -33,9 +33,9 @@ def infill_lazily(model: Model, ds: xr.Dataset, wish: Wish) -> xr.Dataset:
     ]
     new: dict[str, xr.DataArray] = {}
     for given in model.fields.groups:
-        for name, ahead, kind in _told(given, gaps, wish):
+        for name, ahead, kind in variables_of(given, gaps, wish):
             new[name] = _joined(name, given, ahead, kind, gaps, numbers, parts)
-            new[name].attrs = _attributes(name, given, gaps)
+            new[name].attrs = attributes_of(name, given, gaps)
             if name == given:
                 new[name].encoding = packing(gaps.frames.ds[given], None)
     return gaps.returned(new).assign_attrs(notes(model, wish))
@@ -48,7 +48,7 @@ def _series(model: Model, ds: xr.Dataset, wish: Wish) -> xr.Dataset:
     return infill(model, ds.load(), replace(wish, operator=told))
 
 
-def _told(given: str, gaps: Gaps, wish: Wish) -> Iterator[tuple[str, dict[str, Any], Any]]:
+def variables_of(given: str, gaps: Gaps, wish: Wish) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Variables of the answer to one of the question: name, dimensions that come first with their
     coordinates, and dtype."""
     kind = gaps.frames.ds[given].dtype
@@ -89,7 +89,7 @@ def _joined(
     return xr.DataArray(data, {**asked.coords, **ahead}, dims, name)
 
 
-def _attributes(name: str, given: str, gaps: Gaps) -> dict[str, Any]:
+def attributes_of(name: str, given: str, gaps: Gaps) -> dict[str, Any]:
     """What `infill` gives a variable."""
     attrs = gaps.frames.ds[given].attrs
     if name == given:

@@ -70,6 +70,7 @@ class TrainedModel:
         workers: int = 2,
         operator: Operator | Sequence[Operator] = (),
         withhold: Withhold | None = None,
+        tol: float | None = None,
     ) -> xr.Dataset:
         """An ensemble of what is missing in ``ds``: NaN is the question, members are the answer.
 
@@ -96,6 +97,8 @@ class TrainedModel:
                 function of the fields; "oi" is exact for linear ones alone), any number of them.
             withhold: Hide this share of the cells, or those where masks are true, to see whether
                 they come back: there ``<name>_observed`` is false.
+            tol: Share of the observations' equations that a draw may leave unsolved; absent: 0.05,
+                "oi" 0.01. Where more is left there is a warning, and ``infill_solved`` is 0.
 
         Returns:
             ``ds`` with its variables over ``member`` too, and where they were observed as
@@ -105,7 +108,7 @@ class TrainedModel:
         if withhold is not None:
             ds = withheld(self.model, ds, withhold, seed)
         told = _several(operator)
-        wish = Wish(members, obs_error, method, output, evaluations, seed, workers, told)
+        wish = Wish(members, obs_error, method, output, evaluations, seed, workers, told, tol)
         return infill_lazily(self.model, ds, wish) if is_lazy(ds) else fill(self.model, ds, wish)
 
     def unknown(self, times: Any) -> xr.Dataset:

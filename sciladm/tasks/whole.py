@@ -1,16 +1,26 @@
-"""An answer as a zarr store: whole, or not at all."""
+"""An answer as a zarr store: whole or not at all, or block by block."""
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 import xarray as xr
+from numpy.typing import NDArray
 
 from sciladm.conventions import UserError
+from sciladm.data.answers import AnswerPlan, AnswerStore, identity_of
 from sciladm.data.durable import publish
+from sciladm.tasks.run import THREADS
 from sciladm.tasks.voice import Voice
 
+Drawn = tuple[Mapping[str, Sequence[int]], xr.Dataset, float]
+"""Where a block belongs, along which dimensions; the block; what it tells."""
 Report = Callable[..., None]
 PACKED = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
 """What of an encoding still holds where a dimension has come in."""
@@ -36,6 +46,54 @@ def write_answer(
     with voice.progress(task) as report:
         ds = answer(report)
     write_whole(ds, out)
+
+
+def write_blocks(
+    task: str, plan: AnswerPlan, draw: Callable[[int], Drawn], workers: int, out: Path,
+    overwrite: bool, voice: Voice, end: Callable[[NDArray[np.float64]], dict[str, Any]],
+) -> None:  # fmt: skip
+    """All blocks of an answer that are not in the store ``out`` yet, ``workers`` at a time, one
+    thread each; at the ``end`` attributes from what the blocks told. UserError where another store
+    is there, unless it may be replaced."""
+    with (
+        AnswerStore.create_or_resume(out, plan, overwrite) as store,
+        voice.progress(task) as report,
+    ):
+        left = store.pending()
+        for done, (number, drawn) in enumerate(_side_by_side(draw, left, workers), start=1):
+            store.write(number, *drawn)
+            report(done / len(left))
+        store.finalise(**end(store.told()))
+
+
+def refuse_foreign(task: str, out: Path, overwrite: bool) -> None:
+    """UserError where ``out`` is there and no store of that task that may be gone on with, or be
+    replaced."""
+    mark, kind = MARKS[task]
+    if not out.exists():
+        return
+    if not overwrite:
+        identity_of(out)
+    elif not _marked(out, mark):
+        raise UserError(f"{out} exists and is no {kind} store; give another --out")
+
+
+def _side_by_side(
+    draw: Callable[[int], Drawn], numbers: list[int], workers: int
+) -> Iterator[tuple[int, Drawn]]:
+    """What is drawn, in order; no more than ``workers`` wait."""
+    waiting: deque[tuple[int, Future[Drawn]]] = deque()
+    with ThreadPoolExecutor(
+        workers, initializer=torch.set_num_threads, initargs=(THREADS,)
+    ) as threads:
+        for number in numbers:
+            if len(waiting) == workers:
+                first, drawn = waiting.popleft()
+                yield first, drawn.result()
+            waiting.append((number, threads.submit(draw, number)))
+        while waiting:
+            first, drawn = waiting.popleft()
+            yield first, drawn.result()
 
 
 def _marked(path: Path, mark: str) -> bool:

@@ -1,0 +1,116 @@
+"""Filled gaps as a store: one series and micro-batch of members after another, resumable."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from sciladm.data.answers import AnswerPlan
+from sciladm.model import Model
+from sciladm.tasks.gaps import Gaps
+from sciladm.tasks.given import Given
+from sciladm.tasks.infill import Asked, Wish, given_mark, notes, reduced, solved
+from sciladm.tasks.lazy import attributes_of, variables_of
+from sciladm.tasks.run import machine
+from sciladm.tasks.voice import Voice
+from sciladm.tasks.whole import refuse_foreign, write_blocks
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Members of a series, by the numbers of its times; drawn, where anything is asked of them."""
+
+    numbers: NDArray[np.int64]
+    given: Given | None
+    members: range
+
+
+def write_infill(
+    model: Model, ds: xr.Dataset, wish: Wish, out: Path, overwrite: bool, voice: Voice
+) -> None:
+    """Fill ``ds`` in a zarr store ``out``, which the same command goes on with."""
+    refuse_foreign("infill", out, overwrite)
+    asked = Asked.of(model, ds, wish)
+    gaps, size = asked.gaps, model.recipe.micro_batch
+    each = size if wish.output == "members" else wish.members
+    told = {int(numbers[0]): given for numbers, given in asked.questions}
+    parts = [
+        Part(numbers, told.get(int(numbers[0])), range(m, min(m + each, wish.members)))
+        for numbers in gaps.series()
+        for m in range(0, wish.members, each)
+    ]
+    identity = {
+        "attributes": machine(model.device) | {"versions": notes(model, wish)["infill_versions"]},
+        "asked": {k: v for k, v in notes(model, wish).items() if k != "infill_versions"},
+        "output": wish.output,
+        "given": _digest(asked),
+    }
+    time = gaps.time or "time"
+    plan = AnswerPlan(_template(asked, wish), {"member": size, time: 1}, len(parts), identity)
+    order = np.arange(1) if gaps.time is None else np.argsort(ds[time].values, kind="stable")
+
+    def draw(number: int) -> tuple[Mapping[str, Sequence[int]], xr.Dataset, float]:
+        part = parts[number]
+        filled, left = _filled(asked, wish, part)
+        place = {"member": part.members, time: order[part.numbers].tolist()}
+        return place, filled, left
+
+    write_blocks("infill", plan, draw, wish.workers, out, overwrite, voice,
+                 lambda left: solved(wish, asked.far, float(left.max(initial=0.0))))  # fmt: skip
+
+
+def _filled(asked: Asked, wish: Wish, part: Part) -> tuple[xr.Dataset, float]:
+    """A part of the answer under the names of the question, and what was left unsolved of it."""
+    gaps, model, numbers = asked.gaps, asked.gaps.model, part.numbers
+    values = np.repeat(gaps.values[None, numbers], len(part.members), axis=0)
+    left: list[float] = []
+    if part.given is not None:
+        given = replace(part.given, left=left)
+        for first in range(0, len(part.members), model.recipe.micro_batch):
+            drawn = given.members(part.members[first])
+            for member, states in enumerate(drawn[: len(part.members) - first], start=first):
+                values[member] = model.normaliser.denormalise(states, gaps.frames.times[numbers])
+    own = Gaps.of(model, gaps.frames.ds[list(model.fields.groups)].isel(time=numbers))
+    kept = asked.kept[numbers] | ~model.normaliser.valid
+    filled = xr.Dataset(reduced(own.answer(values, kept), wish.output)).drop_vars("time")
+    return gaps.renamed(filled), max(left, default=0.0)
+
+
+def _template(asked: Asked, wish: Wish) -> xr.Dataset:
+    """The answer, of which nothing is known."""
+    gaps = asked.gaps
+    new: dict[str, xr.DataArray] = {}
+    for given in gaps.model.fields.groups:
+        of = gaps.frames.ds[given]
+        for name, ahead, kind in variables_of(given, gaps, wish):
+            shape = (*(len(values) for values in ahead.values()), *of.shape)
+            if kind.kind == "b":
+                continue
+            blank = dask.array.full(shape, np.nan, dtype=kind, chunks=-1)  # type: ignore[no-untyped-call]
+            dims: tuple[Any, ...] = (*ahead, *of.dims)
+            coords: dict[Any, Any] = {**of.coords, **ahead}
+            new[name] = xr.DataArray(blank, coords, dims, name, attributes_of(name, given, gaps))
+    about = notes(gaps.model, wish) | {"infill_given": given_mark(gaps.values, gaps.observed)}
+    return gaps.returned(new | gaps.seen()).assign_attrs(about)
+
+
+def _digest(asked: Asked) -> str:
+    """Hash of all that was observed, when, and with which errors."""
+    gaps, digest = asked.gaps, hashlib.sha256()
+    arrays: list[Any] = [gaps.frames.times.astype(str), gaps.observed, asked.error,
+                         gaps.values[gaps.observed]]  # fmt: skip
+    for one in asked.told:
+        if one.rows is not None:
+            csr = one.rows.weights
+            arrays += [csr.data, csr.indices, csr.indptr, one.rows.values, one.rows.std]
+    for array in arrays:
+        digest.update(json.dumps([str(array.dtype), *array.shape]).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
