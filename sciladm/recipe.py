@@ -60,8 +60,9 @@ class Data(Section):
     dims: dict[str, str] = Field(
         default={}, description="your name of a dimension: ours (own data)"
     )
-    missing: dict[str, Literal["none", "static"]] = Field(
-        default={}, description="where NaN may be, per variable: none, or static (land) (own data)"
+    missing: dict[str, Literal["none", "static", "moving"]] = Field(
+        default={},
+        description="where NaN may be, per variable: none, static (land) or moving (own data)",
     )
     splits: dict[str, list[list[str]]] | None = Field(
         default=None,

@@ -29,6 +29,11 @@ class Variable(Section):
     error: float | None = Field(
         default=None, gt=0, description="standard deviation of a value's error, in its units"
     )
+    mask: str | None = Field(
+        default=None,
+        description="a variable that is 1 where this one can have values; elsewhere nothing is "
+        "looked at",
+    )
 
 
 class ZarrHttps(Section):

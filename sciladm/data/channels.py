@@ -26,6 +26,8 @@ class Channel:
     standard_name: str | None = None
     transform: str = "none"
     missing: Missing = "none"
+    error: float | None = None
+    mask: str | None = None
 
     @property
     def name(self) -> str:
@@ -66,6 +68,8 @@ def channels_of(
         meta.standard_name or array.attrs.get("standard_name", standard_name),
         meta.transform,
         meta.missing,
+        meta.error,
+        meta.mask,
     )
     if "level" not in array.dims:
         if levels:

@@ -25,6 +25,8 @@ OWN = "own"
 FEWEST = 30
 """Training windows that a linear forecast needs; a trained run's data that have fewer states than
 that are not split, and are there to start from alone."""
+FEWEST_STILL = 5
+"""Training windows without which there is no climate to draw from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,11 +139,13 @@ def check_trainable(recipe: Recipe, data: DataSet) -> None:
             "standard calendar between 1678 and 2262, which forecasts are written and scored on; "
             "ds.convert_calendar('standard') converts a calendar, years can be shifted"
         )
-    if gappy := [channel.name for channel in channels if channel.missing == "moving"]:
+    gappy = [channel.name for channel in channels if channel.missing == "moving"]
+    if gappy and recipe.window.past:
         raise UserError(
             f"{', '.join(gappy)}: values are missing in other cells from time to time, and a "
-            "forecast is learnt from whole fields; fill the gaps first, leave the variable out "
-            "with data.variables, or say data.missing.NAME=static if it is land after all"
+            "forecast starts from whole fields, which such data never have; window.past: 0 trains "
+            "a run that fills them. Or leave the variable out with data.variables, or say "
+            "data.missing.NAME=static if it is land after all"
         )
     shape = data.fields.grid.shape
     if auto.patch > max(shape):
@@ -156,7 +160,8 @@ def check_trainable(recipe: Recipe, data: DataSet) -> None:
             f"of {len(channels)} channels has {size} numbers; set it to {size} at most, about "
             f"{max(1, size // 3)} for a compression of 3"
         )
-    for split, fewest in (("train", FEWEST), ("validation", 1)):
+    least = FEWEST if recipe.window.past else FEWEST_STILL
+    for split, fewest in (("train", least), ("validation", 1)):
         inside = data.indices(split)
         count = len(window_starts(times, recipe.window, data.splits[split]))
         if count < fewest:

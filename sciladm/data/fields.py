@@ -102,6 +102,12 @@ class Fields:
             elif other.dims and set(other.dims) <= set(names) and other.dtype.kind in "fiu":
                 whole = {"dims": list(other.dims), "data": other.values.tolist()}
                 coordinates[str(label)] = _coordinate(other) | whole
+        for channel in channels:
+            if channel.mask is not None and get(ds, channel.mask).sizes.get("time", 1) != 1:
+                raise UserError(
+                    f"{channel.mask}, the mask of {channel.variable}, depends on time; gaps that "
+                    "move are NaN in the variable itself, with `missing: moving`"
+                )
         attributes = {name: plain(ds[name].attrs) for name in variables}
         fields = cls(tuple(channels), grid, (), np.zeros((0, *grid.shape), np.float32),
                      attributes, coordinates, dict(dims or {}))  # fmt: skip
@@ -135,7 +141,11 @@ class Fields:
         shape = (ds.sizes.get("time", 1), len(self.channels), *self.grid.shape)
         out = np.empty(shape, dtype=np.float32)
         for name, numbers in self.groups.items():
-            out[:, as_slice(numbers)] = self.layers(ds, get(ds, name), name)
+            rows = self.layers(ds, get(ds, name), name)
+            mask = self.channels[numbers[0]].mask
+            if mask is not None and mask in ds:  # of other data, the run knows where it is valid
+                rows = np.where(self._still(ds, mask) > 0.5, rows, np.float32(np.nan))
+            out[:, as_slice(numbers)] = rows
         for number, channel in enumerate(self.channels):
             part = out[:, number]
             part[part >= NETCDF_FILL] = np.nan
@@ -152,17 +162,23 @@ class Fields:
             array = array.isel(level=as_slice(level_numbers(array, levels)))
         return aligned(ds, array, self.grid, bool(levels))
 
+    def _still(self, ds: xr.Dataset, name: str) -> Array:
+        """A variable without time (*space), by label, as it stands."""
+        array = get(ds, name)
+        squeezed = array.isel({d: 0 for d in array.dims if d not in self.grid.names})
+        alone = ds.drop_dims("time", errors="ignore")
+        values: Array = aligned(alone, squeezed, self.grid, False)[0, 0]
+        return values
+
     def _levels(self, numbers: list[int]) -> list[int]:
         levels = [self.channels[number].level for number in numbers]
         return [level for level in levels if level is not None]
 
     def _static(self, ds: xr.Dataset, name: str) -> Array:
         """One static field, standardised to area mean 0 and standard deviation 1."""
-        array = get(ds, name)
-        if array.sizes.get("time", 1) != 1:
+        if get(ds, name).sizes.get("time", 1) != 1:
             raise UserError(f"static {name} depends on time; list it under variables instead")
-        squeezed = array.isel({d: 0 for d in array.dims if d not in self.grid.names})
-        values = aligned(ds.drop_dims("time", errors="ignore"), squeezed, self.grid, False)[0, 0]
+        values = self._still(ds, name)
         if not np.isfinite(values).all():
             raise UserError(
                 f"static {name} has {np.sum(~np.isfinite(values))} cells without value"

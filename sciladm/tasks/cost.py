@@ -12,6 +12,7 @@ from sciladm.data.normalise import Normaliser
 from sciladm.data.windows import window_starts
 from sciladm.model import AUTOENCODER, DENOISER, MEAN, ROLLED, STATISTICS, Model
 from sciladm.recipe import Recipe
+from sciladm.tasks.complete import ROUNDS, gappy
 from sciladm.tasks.fit import LATENTS
 from sciladm.tasks.fit_denoiser import parts
 from sciladm.tasks.fit_rolled import rolled_steps
@@ -44,6 +45,10 @@ def tell(recipe: Recipe, data: DataSet, path: Path, device: torch.device) -> str
     weights = sum(p.numel() for p in model.denoiser.parameters())
     state = "goes on with" if path.exists() else "makes"
     why = "".join(f"  {line}\n" for line in data.why)
+    if filled := ", ".join(gappy(data)):
+        why += (
+            f"  {filled}: gaps are filled by draws first, {ROUNDS + 1} times; that comes on top\n"
+        )
     return (
         f"{data.title} (source: {data.source})\n{why}"
         f"reads {', '.join(f'{n} {name}' for name, n in counts.items() if name != 'test')} states "

@@ -20,9 +20,10 @@ from sciladm.data.windows import batch_indices
 from sciladm.diffusion.noise import training_generator
 from sciladm.model import AUTOENCODER, DENOISER, MEAN, ROLLED, STATISTICS, WEIGHTS, Model
 from sciladm.recipe import Recipe
+from sciladm.tasks.complete import complete, gappy
 from sciladm.tasks.fit_denoiser import fit_denoiser, fit_mean, parts
 from sciladm.tasks.fit_rolled import fit_rolled
-from sciladm.tasks.run import claim, machine
+from sciladm.tasks.run import COMPLETED, claim, machine, whole
 from sciladm.tasks.voice import Silent, Voice
 from sciladm.training.loop import Loop
 
@@ -43,6 +44,11 @@ def fit(
     """Train what is not trained yet of the run at ``path``; → the run."""
     voice, device = voice or Silent(), torch.device(device)
     claim(path, recipe, data, device, overwrite)
+    if gappy(data):
+        if not (path / COMPLETED).exists():
+            with voice.progress("gaps") as report:
+                complete(recipe, data, path, report)
+        data = whole(data, path)
     if not (path / STATISTICS).exists():
         with voice.progress("statistics") as report:
             _statistics(recipe, data, path, device, report)
@@ -94,7 +100,6 @@ def _statistics(
         data.frames.blocks(train),
         fields.names,
         fields.grid.area,
-        [channel.missing == "moving" for channel in fields.channels],
     )
     model = Model(path, recipe, fields, normaliser)
     model.save_facts(**provenance(data, device))

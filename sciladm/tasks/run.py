@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from sciladm.data.durable import write_durably
 from sciladm.model import Model
 from sciladm.recipe import Recipe
 from sciladm.tasks.voice import Voice
-from sciladm.training.checkpoint import read_json
+from sciladm.training.checkpoint import read_json, read_tensors
 
 log = logging.getLogger(__name__)
 RECIPE = "recipe.yaml"
 FACTS = "facts.json"
+COMPLETED = "completed.safetensors"
 THREADS = 1
 """That work at one network, for a sum's last bit depends on them; several work side by side."""
 
@@ -57,7 +59,18 @@ def open_run(
         other = {"data.path": data, "data.card": None, "data.splits": None}
         recipe, source = recipes.parse(recipe.tree(), other, "--data"), OWN
     with voice.progress("data") as report:
-        return model, open_dataset(recipe, source, report, model.fields)
+        opened = open_dataset(recipe, source, report, model.fields)
+    return model, opened if data else whole(opened, path)
+
+
+def whole(data: DataSet, path: Path) -> DataSet:
+    """The data of the run at ``path`` as it was trained on them: where gaps move, states of
+    training and validation as they were completed."""
+    if not (path / COMPLETED).is_file():
+        return data
+    held, _ = read_tensors(path / COMPLETED)
+    numbers, states = held["numbers"].numpy(), held["states"].numpy()
+    return replace(data, frames=replace(data.frames, held=(numbers, states)))
 
 
 def claim(

@@ -18,6 +18,7 @@ from sciladm.model import Model
 from sciladm.recipe import Recipe
 from sciladm.report.maps import MapPanel, draw_samples
 from sciladm.tasks.forecast import Forecast, from_states
+from sciladm.tasks.run import whole
 from sciladm.tasks.voice import Voice
 
 FRAMES = 5
@@ -42,7 +43,7 @@ def validate(model: Model, data: DataSet, workers: int, voice: Voice) -> pd.Data
     scorer = Scorer(
         data.fields.names, regions(grid), grid.area, model.normaliser.std, hours, headline
     )
-    climatology = _climatology(model, data, forecast, members, voice)
+    climatology = _climatology(model, whole(data, model.path), forecast, members, voice)
     blocks = ForecastPlan(
         data.fields.to_dataset(data.frames.read(init[:1])[0], (), {}), times[init], leads, members,
         recipe.micro_batch,
