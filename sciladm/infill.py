@@ -1,7 +1,7 @@
 """Fill the gaps of gridded data with an ensemble from a run, and write it to zarr."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -10,6 +10,7 @@ from sciladm.conventions import UserError
 
 if TYPE_CHECKING:
     from sciladm.observe import Operator
+    from sciladm.tasks.wide import Tiles
     from sciladm.tasks.withhold import Withhold
 
 
@@ -56,6 +57,19 @@ WithholdOption = Annotated[
         "there: evaluate F.zarr --truth GAPPY.",
     ),
 ]
+OutputOption = Annotated[
+    str,
+    typer.Option(metavar="members|mean_std|quantiles", help="The ensemble, or what it says."),
+]
+TilesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|CELLS",
+        help="GAPPY may be larger than the run's grid, which covers it by tiles that overlap by "
+        "at least twice so many cells (auto: half a tile); one time after another is written. For "
+        "runs on a plane whose places are all alike.",
+    ),
+]
 
 
 def infill(
@@ -82,14 +96,10 @@ def infill(
             help="By the denoiser (auto, too), or by optimal interpolation, its baseline.",
         ),
     ] = "auto",
-    output: Annotated[
-        str,
-        typer.Option(
-            metavar="members|mean_std|quantiles", help="The ensemble, or what is said of it."
-        ),
-    ] = "members",
+    output: OutputOption = "members",
     evaluations: EvaluationsOption = 24,
     tol: TolOption = None,
+    tiles: TilesOption = None,
     device: cli.DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,
     batch: cli.BatchOption = "auto",
@@ -124,7 +134,9 @@ def infill(
         if not gappy:
             raise UserError("--withhold without GAPPY: there is no cell to hide")
         asked = withheld(model, asked, _share(withhold), seed)
-    wish = Wish(members, error, method, output, evaluations, seed, count, tuple(told), tol)
+    wish = Wish(
+        members, error, method, output, evaluations, seed, count, tuple(told), tol, _tiles(tiles)
+    )
     write_infill(model, asked, wish, out, overwrite, screen)
 
 
@@ -155,6 +167,16 @@ def _share(told: str) -> "Withhold":
         return float(told)
     except ValueError:
         return open_store([told])
+
+
+def _tiles(told: str | None) -> "Tiles | None":
+    """As `Wish` has it."""
+    if told is None or told == "auto":
+        return cast("Tiles | None", told)
+    try:
+        return int(told)
+    except ValueError:
+        raise UserError(f"--tiles {told}: write auto, or a number of cells") from None
 
 
 def _errors(told: list[str] | None, option: str) -> float | dict[str, float]:

@@ -70,8 +70,18 @@ class Departure(nn.Module):
 
     def colour(self, r: Tensor) -> Tensor:
         """White r (batch, channel, *space) → departures d."""
-        flat = self._stretched(r, self.amplitude, self.rest).flatten(2)
-        return (self.mean.T + self._turned(flat, self.size) * self.std.T).view_as(r)
+        return self.placed(self._stretched(r, self.amplitude, self.rest))
+
+    def placed(self, u: Tensor) -> Tensor:
+        """u = B r → d: what no cell has to do with another."""
+        return (self.mean.T + self._turned(u.flatten(2), self.size) * self.std.T).view_as(u)
+
+    def smooth(self, x: Tensor, sigma: float) -> Tensor:
+        """E[u | u + σ n = x] of u = B r, r and n white."""
+        kept: Callable[[Tensor], Tensor] = lambda size: size**2 / (size**2 + sigma**2)
+        if not self.amplitude.numel():
+            return x / (1 + sigma**2)
+        return self._stretched(x, kept(self.amplitude), kept(self.rest))
 
     def whiten(self, d: Tensor) -> Tensor:
         """The inverse of `colour`."""

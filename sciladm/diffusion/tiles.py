@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import pairwise, product
+from types import EllipsisType
 
 from torch import Tensor
 
@@ -42,6 +43,11 @@ def tiles(shape: Sequence[int], size: Sequence[int], halo: Sequence[int]) -> lis
     return out
 
 
+def across(part: tuple[slice, ...]) -> tuple[slice | EllipsisType, ...]:
+    """The last axes of a tensor (…, *space)."""
+    return (..., *part)
+
+
 def _along(n: int, size: int, halo: int) -> list[tuple[Span, Span]]:
     """Of one axis: whole and kept."""
     if n < size or (n > size and size <= 2 * halo):
@@ -71,8 +77,8 @@ class Tiled:
         out = x.new_empty(x.shape)
         parts = self.map(lambda tile: self._kept(tile, x, sigma), self.tiles)
         for tile, part in zip(self.tiles, parts, strict=True):
-            out[..., *tile.kept] = part
+            out[across(tile.kept)] = part
         return out
 
     def _kept(self, tile: Tile, x: Tensor, sigma: float) -> Tensor:
-        return self.each(tile)(x[..., *tile.whole], sigma)[..., *tile.inner].to(x)
+        return self.each(tile)(x[across(tile.whole)], sigma)[across(tile.inner)].to(x)

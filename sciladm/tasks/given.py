@@ -123,7 +123,7 @@ class Given:
         return torch.stack(frames[: len(self.times)], dim=1).cpu().numpy()
 
     @property
-    def _bounds(self) -> tuple[float, int]:
+    def bounds(self) -> tuple[float, int]:
         """The share of equations that may be left, and products at most."""
         enough, most = ENOUGH[self.method], MOST[self.method]
         tol = enough if self.tol is None else self.tol
@@ -180,7 +180,7 @@ class Given:
         sampler = Multistep(self.evaluations, top, SMALLEST, corrector=False)
         denoise = lambda x, sigma: self.model.denoiser(x.float(), sigma, context).double()
         prior = lambda sigma: lambda x: x * (sigma**2 / (1 + sigma**2))
-        guided = Posterior(denoise, asked, prior, 1.0, *self._bounds, curvature)
+        guided = Posterior(denoise, asked, prior, 1.0, *self.bounds, curvature)
         return sampler.sample(guided, noise), guided.left[-1]
 
     def _interpolated(
@@ -200,10 +200,10 @@ class Given:
 
         for _ in range(BENDS):
             before = r
-            aim, left = _nearer(r, noise, asked.told, wanted, curvature, self._bounds)
+            aim, left = _nearer(r, noise, asked.told, wanted, curvature, self.bounds)
             r = _lower(r, aim, cost)
             moved = float(((r - before).norm() / r.norm()).clamp(max=1))
-            if moved < self._bounds[0]:
+            if moved < self.bounds[0]:
                 break
         return r, max(left, moved)
 

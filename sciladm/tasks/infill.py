@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -22,6 +22,8 @@ from sciladm.tasks.gaps import Array, Gaps
 from sciladm.tasks.given import ENOUGH, Given, Method
 from sciladm.tasks.run import THREADS, versions
 from sciladm.tasks.seen import Precise
+from sciladm.tasks.tiled import GivenByTiles
+from sciladm.tasks.wide import Tiles, Wide, widened
 
 log = logging.getLogger(__name__)
 Output = Literal["members", "mean_std", "quantiles"]
@@ -41,6 +43,7 @@ class Wish:
     workers: int = 2
     operator: tuple[Operator, ...] = ()
     tol: float | None = None
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         if self.method == "auto":  # the best that every run has
@@ -96,6 +99,7 @@ def infill(
     past: Array | None = None,
 ) -> xr.Dataset:
     """What `TrainedModel.infill` says; ``past`` as `Given` has it, of a single series."""
+    model, wish = on_its_grid(model, ds, wish)
     asked = Asked.of(model, ds, wish, past)
     gaps, valid = asked.gaps, model.normaliser.valid
     values: Array = np.repeat(gaps.values[None], wish.members, axis=0)
@@ -110,6 +114,19 @@ def infill(
     found = {"infill_given": given_mark(gaps.values, gaps.observed)}
     found |= solved(wish, asked.far, float(np.max(left, initial=0.0)))
     return out.assign_attrs(notes(model, wish) | found)
+
+
+def on_its_grid(model: Model, ds: xr.Dataset, wish: Wish) -> tuple[Model, Wish]:
+    """The run, on the grid of ``ds`` where that is larger and tiles are wished for; its workers
+    are at tiles, then."""
+    if wish.tiles is None:
+        return model, wish
+    wide = widened(model, ds, wish.tiles, wish.workers)
+    if not isinstance(wide, Wide):
+        return model, wish
+    if wish.operator:
+        raise UserError("points and means are of a run's own grid; tiles know cells alone")
+    return wide, replace(wish, workers=1)
 
 
 def _given(
@@ -143,7 +160,8 @@ def _given(
         torch.from_numpy(x).to(model.device)
         for x in (np.where(observed, anomalies, np.float32(0)), observed, std.astype(np.float32))
     )
-    return Given(
+    kind = GivenByTiles if isinstance(model, Wide) else Given
+    return kind(
         model, precise, times, values, seen, errors,
         cast(Method, wish.method), wish.evaluations, wish.seed,
         [told[n] for n in numbers],
@@ -167,7 +185,9 @@ def _drawn(
     with ThreadPoolExecutor(
         wish.workers, initializer=torch.set_num_threads, initargs=(THREADS,)
     ) as threads:
-        states = threads.map(lambda job: job[1].members(job[2]), jobs)
+        # A larger grid has threads of its own; from this one it can be interrupted.
+        side_by_side = map if isinstance(model, Wide) else threads.map
+        states = side_by_side(lambda job: job[1].members(job[2]), jobs)
         for done, ((numbers, _given, first), drawn) in enumerate(
             zip(jobs, states, strict=True), start=1
         ):
@@ -223,6 +243,7 @@ def notes(model: Model, wish: Wish) -> dict[str, Any]:
         "infill_tol": ENOUGH[cast(Method, wish.method)] if wish.tol is None else wish.tol,
         "infill_seed": wish.seed,
         "infill_obs_error": _told_error(wish.obs_error),
+        "infill_tiles": "none" if wish.tiles is None else str(wish.tiles),
         "infill_besides": ", ".join(type(one).__name__ for one in wish.operator),
         "infill_run": str(model.facts["model_hash"]),
         "infill_versions": json.dumps(versions(), sort_keys=True),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sciladm.model import Model
 from sciladm.observe.rows import frames_of
 from sciladm.tasks.gaps import Gaps, packing
-from sciladm.tasks.infill import QUANTILES, Wish, infill, notes
+from sciladm.tasks.infill import QUANTILES, Wish, infill, notes, on_its_grid
 
 
 def is_lazy(ds: xr.Dataset) -> bool:
@@ -23,6 +23,7 @@ def is_lazy(ds: xr.Dataset) -> bool:
 
 def infill_lazily(model: Model, ds: xr.Dataset, wish: Wish) -> xr.Dataset:
     """`infill`, one block of the answer a series; its attributes lack what draws alone tell."""
+    model, wish = on_its_grid(model, ds, wish)
     gaps = Gaps.of(model, ds)
     numbers, names = list(gaps.series()), list(model.fields.groups)
     for one in wish.operator:

@@ -25,6 +25,7 @@ from sciladm.tasks.in_memory import in_memory
 from sciladm.tasks.infill import Wish
 from sciladm.tasks.infill import infill as fill
 from sciladm.tasks.lazy import infill_lazily, is_lazy
+from sciladm.tasks.wide import Tiles
 from sciladm.tasks.withhold import Withhold, withheld
 
 
@@ -71,6 +72,7 @@ class TrainedModel:
         operator: Operator | Sequence[Operator] = (),
         withhold: Withhold | None = None,
         tol: float | None = None,
+        tiles: Tiles | None = None,
     ) -> xr.Dataset:
         """An ensemble of what is missing in ``ds``: NaN is the question, members are the answer.
 
@@ -89,9 +91,7 @@ class TrainedModel:
                 of the latents, the baseline that a denoiser has to beat; "auto": the first.
             output: "members"; "mean_std": their mean and, as ``<name>_std``, their standard
                 deviation; "quantiles" over ``quantile``.
-            evaluations: Of the network a draw.
-            seed: Of the draws.
-            workers: Micro-batches of members drawn at once.
+            evaluations, seed, workers: Of the network a draw; of the draws; at work at once.
             operator: What was observed besides cells of the grid: `sciladm.Points`,
                 `sciladm.AreaMean`, `sciladm.Weighted`, `sciladm.Derived` (a differentiable
                 function of the fields; "oi" is exact for linear ones alone), any number of them.
@@ -99,6 +99,7 @@ class TrainedModel:
                 they come back: there ``<name>_observed`` is false.
             tol: Share of the observations' equations that a draw may leave unsolved; absent: 0.05,
                 "oi" 0.01. Where more is left there is a warning, and ``infill_solved`` is 0.
+            tiles: Of a ``ds`` larger than the run's grid: cells around each tile's own, or "auto".
 
         Returns:
             ``ds`` with its variables over ``member`` too, and where they were observed as
@@ -107,8 +108,8 @@ class TrainedModel:
         """
         if withhold is not None:
             ds = withheld(self.model, ds, withhold, seed)
-        told = _several(operator)
-        wish = Wish(members, obs_error, method, output, evaluations, seed, workers, told, tol)
+        told = seed, workers, _several(operator), tol, tiles
+        wish = Wish(members, obs_error, method, output, evaluations, *told)
         return infill_lazily(self.model, ds, wish) if is_lazy(ds) else fill(self.model, ds, wish)
 
     def unknown(self, times: Any) -> xr.Dataset:

@@ -16,7 +16,7 @@ from sciladm.data.answers import AnswerPlan
 from sciladm.model import Model
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.given import Given
-from sciladm.tasks.infill import Asked, Wish, given_mark, notes, reduced, solved
+from sciladm.tasks.infill import Asked, Wish, given_mark, notes, on_its_grid, reduced, solved
 from sciladm.tasks.lazy import attributes_of, variables_of
 from sciladm.tasks.run import machine
 from sciladm.tasks.voice import Voice
@@ -37,6 +37,7 @@ def write_infill(
 ) -> None:
     """Fill ``ds`` in a zarr store ``out``, which the same command goes on with."""
     refuse_foreign("infill", out, overwrite)
+    model, wish = on_its_grid(model, ds, wish)
     asked = Asked.of(model, ds, wish)
     gaps, size = asked.gaps, model.recipe.micro_batch
     each = size if wish.output == "members" else wish.members
