@@ -61,7 +61,7 @@ QUICK = {
 }  # fmt: skip
 """What makes recipes/tiny.yaml a matter of seconds; its draws are as bad as that."""
 
-ROUNDS = (("alike", 48),) * 3 + (("decoded", 48),)
+ROUNDS = (("alike", 48),) * 3 + (("parted", 48), ("decoded", 48))
 """Ensembles rolled out to fit how wide they are, where training at large takes hundreds."""
 
 

@@ -8,8 +8,10 @@ import torch
 
 from sciladm.conventions import UserError
 from sciladm.data.plan import Block
+from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.rolled import KEPT, SIZE, Patterns, Rolled
 from sciladm.model import Model
+from sciladm.nn.linear import LocalLinear
 from sciladm.nn.shrink import pooled
 from sciladm.tasks import fit_rolled
 from sciladm.tasks.fit_denoiser import missing
@@ -172,6 +174,39 @@ def test_leading_patterns_are_those_of_what_decodes():
     torch.testing.assert_close(drawn(leading, x, 0 * x), x, atol=1e-4, rtol=1e-4)
 
 
+def test_parts_have_patterns_of_their_own():
+    """Channels of equal variance that are the sum and the difference of two parts, one of which is
+    exaggerated: patterns of latents mix them where they vary alike, patterns of parts do not."""
+    memory, told = each(0.9, 0.9), each(0.97, 0.9)
+    turn = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5
+    turned = lambda x: torch.einsum("ij,...jyx->...iyx", turn, x)
+    alike = lambda g, *lead: turned(normal(g, *lead) / CLIMATE)
+    base = MeanForecast(
+        LocalLinear(1, 2, torch.zeros(SHAPE, dtype=torch.int64), ENDS), None, False
+    )
+    base.parts.turn.copy_(turn)
+    base.parts.back.copy_(turn.T)
+    made, g = Patterns(2, AREA, ENDS, 512, rest=True, groups=2), torch.Generator().manual_seed(1)
+    made.measure((alike(g, 500) for _ in range(8)), ALIKE, base)
+    x = torch.randn(3, 2, *SHAPE)
+    torch.testing.assert_close(made._fields(made._rows(x)), x, atol=1e-5, rtol=1e-5)
+    wide = (1 - memory**2).sqrt()
+    for _ in range(6):
+        g = torch.Generator().manual_seed(0)
+        start = alike(g, 8000)
+        came = memory * start + turned(wide * turned(alike(g, 8000)))
+        later = memory * came + turned(wide * turned(alike(g, 8000)))
+        said = lambda z: turned(told * turned(z))
+        first = drawn(made, said(start).repeat_interleave(4, 0),
+                      turned(wide * turned(alike(g, 32000))), later=False)  # fmt: skip
+        second = drawn(made, said(first), turned(wide * turned(alike(g, 32000))))
+        both = zip((first, second), (came, later), strict=True)
+        made.improve(*(made.tally(z.view(-1, 4, *z.shape[1:]), true) for z, true in both), 1)
+    kept = made.kept.view(-1, 2, made.kept.shape[1]).mean((0, 2))
+    assert kept[0] == pytest.approx((0.9 / 0.97) ** 2, abs=0.03)
+    assert kept[1] == pytest.approx(1, abs=0.03)
+
+
 def test_wide_blocks_share_one_number_per_wavenumber(monkeypatch):
     monkeypatch.setattr("sciladm.diffusion.rolled.LARGEST", 3)
     wide = fitted(512, each(0.8, 0.8), each(0.9, 0.9))
@@ -216,13 +251,14 @@ def test_the_first_window_starts_from_what_was_analysed(tiny_run, tiny, tiny_cac
     after = forecast.states(block)
     assert np.array_equal(before[:, 0], after[:, 0], equal_nan=True)
     assert not np.allclose(before[:, 1], after[:, 1], equal_nan=True)
-    for number in (model.rolled.decoded.kept, model.rolled.decoded.size[1]):
+    own = (model.rolled.parted, model.rolled.decoded)
+    for number in [n for one in own for n in (one.kept, one.size[1])]:
         number.mul_(1.05)
         more = forecast.states(block)
         assert np.array_equal(before[:, 0], more[:, 0], equal_nan=True)
         assert not np.allclose(after[:, 1], more[:, 1], equal_nan=True)
         after = more
-    for patterns in (model.rolled.alike, model.rolled.decoded):
+    for patterns in model.rolled.kinds:
         patterns.size[0].mul_(1.5)
         more = forecast.states(block)
         assert not np.allclose(before[:, 0], more[:, 0], equal_nan=True)
@@ -249,7 +285,7 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
         return error.sum(0) / spread.sum(0)
 
     def afresh():
-        for patterns in (alike, decoded):
+        for patterns in model.rolled.kinds:
             patterns.kept.fill_(1), patterns.size.fill_(1)
 
     afresh()

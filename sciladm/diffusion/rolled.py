@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sciladm.diffusion.departure import LARGEST
+from sciladm.diffusion.mean import MeanForecast
 from sciladm.grid import Boundary
 from sciladm.nn.shrink import grown, pooled
 from sciladm.nn.waves import Waves
@@ -48,7 +49,8 @@ class Tally:
 
 class Rolled(nn.Module):
     """z = mean + departure, made right pattern by pattern: first those of latents, all alike, then
-    the leading ones of what latents decode to. Until fitted z stays as it is.
+    those of each part that a departure is taken apart into, then the leading ones of what latents
+    decode to. Until fitted z stays as it is.
 
     lost (number of a patch, cell): how many times its size what decoding loses has where latents
     are a forecast's. A forecast's errors go along with what is lost, or against it: the mean does
@@ -68,13 +70,19 @@ class Rolled(nn.Module):
         super().__init__()
         self.register_buffer("lost", torch.ones(*lost))
         self.alike = Patterns(channels, area, boundaries, patterns, rest=True)
+        self.parted = Patterns(channels, area, boundaries, patterns, rest=True, groups=channels)
         self.decoded = Patterns(channels, area, boundaries, min(patterns, LEADING), rest=False)
+
+    @property
+    def kinds(self) -> tuple["Patterns", ...]:
+        """In the order in which they act."""
+        return self.alike, self.parted, self.decoded
 
     def forward(self, mean: Tensor, z: Tensor, later: bool) -> Tensor:
         """mean and draws z (batch, channel, *space) of a window → z; ``later``: whether the
         window follows draws, not states that were analysed."""
         apart = z - mean
-        for patterns in (self.alike, self.decoded):
+        for patterns in self.kinds:
             mean, apart = patterns(mean, apart, later)
         return mean + apart
 
@@ -84,13 +92,17 @@ class Patterns(nn.Module):
 
     Patterns are the eigenvectors of the covariance of frames, of each wavenumber apart, cells
     weighted by area and channels as `measure` is told; as in `Departure`, a block that is too
-    wide has none. With `rest`, what no pattern holds shares its block's numbers, else it stays as
-    it is. The mean of a first window is kept whole; departures have a size there and another
-    later.
+    wide has none. Of several ``groups`` each part of a departure, which is about few variables,
+    has patterns of its own. With `rest`, what no pattern holds shares its block's numbers, else
+    it stays as it is. The mean of a first window is kept whole; departures have a size there and
+    another later.
     """
 
     area: Tensor
     root: Tensor
+    turn: Tensor
+    back: Tensor
+    unit: Tensor
     patterns: Tensor
     kept: Tensor
     size: Tensor
@@ -102,12 +114,17 @@ class Patterns(nn.Module):
         boundaries: Sequence[Boundary],
         patterns: int,
         rest: bool,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        self.waves = Waves(area.shape, boundaries)
+        self.waves, self.groups = Waves(area.shape, boundaries), groups
         self.register_buffer("area", area / area.mean(), persistent=False)
         self.register_buffer("root", self.area.sqrt().repeat(channels, *[1] * area.ndim))
-        blocks, numbers = self.waves.rows(torch.zeros(1, channels, *area.shape)).shape[1:]
+        if groups > 1:
+            self.register_buffer("turn", torch.eye(channels))
+            self.register_buffer("back", torch.eye(channels))
+            self.register_buffer("unit", torch.ones(channels, *area.shape))
+        blocks, numbers = self._rows(torch.zeros(1, channels, *area.shape)).shape[1:]
         held = min(patterns, numbers) if numbers <= LARGEST else 0
         kind = torch.complex64 if self.waves.periodic else torch.float32
         alone = torch.eye(numbers, held, dtype=kind).repeat(blocks, 1, 1)
@@ -123,24 +140,42 @@ class Patterns(nn.Module):
         return mean, self._scaled(apart, self.size[int(later)])
 
     def _rows(self, z: Tensor) -> Tensor:
-        return self.waves.rows(z * self.root)
+        """(batch, channel, *space) → (batch, block of a group, number)."""
+        if self.groups > 1:
+            z = torch.einsum("pc,bc...->bp...", self.turn, z / self.unit)
+        rows = self.waves.rows(z * self.root)
+        return rows.reshape(len(z), rows.shape[1] * self.groups, -1)
+
+    def _fields(self, rows: Tensor) -> Tensor:
+        """The inverse of `_rows`."""
+        z = self.waves.fields(rows.reshape(len(rows), rows.shape[1] // self.groups, -1))
+        z = z / self.root
+        if self.groups > 1:
+            z = torch.einsum("cp,bp...->bc...", self.back, z) * self.unit
+        return z
 
     def _scaled(self, z: Tensor, by: Tensor) -> Tensor:
         held, rows = self.patterns.shape[2], self._rows(z)
         rest = by[:, held:] if by.shape[1] > held else by.new_ones(len(by), 1)
         along = self._along(rows) * (by[:, :held] - rest)
-        scaled = rest * rows + torch.einsum("bkp,knp->bkn", along, self.patterns)
-        return self.waves.fields(scaled) / self.root
+        return self._fields(rest * rows + torch.einsum("bkp,knp->bkn", along, self.patterns))
 
     def _along(self, rows: Tensor) -> Tensor:
         return torch.einsum("bkn,knp->bkp", rows, self.patterns.conj())
 
     @torch.no_grad()
-    def measure(self, frames: Iterable[Tensor], worth: Tensor) -> None:
+    def measure(
+        self, frames: Iterable[Tensor], worth: Tensor, apart: MeanForecast | None = None
+    ) -> None:
         """The patterns of batches of frames (batch, channel, *space), each channel's variance
-        counting as its ``worth`` (channel,)."""
+        counting as its ``worth`` (channel,); or of the parts that a mean takes them ``apart``
+        into."""
         counts = (worth / worth.mean()).view(-1, *[1] * self.area.ndim)
         self.root.copy_((counts * self.area).sqrt())
+        if apart is not None:
+            self.turn.copy_(apart.parts.turn)
+            self.back.copy_(apart.parts.back)
+            self.unit.copy_(apart.linear.left())
         blocks, numbers, held = self.patterns.shape
         if not held:
             return
@@ -210,7 +245,7 @@ class Patterns(nn.Module):
 
     @property
     def _group(self) -> Tensor:
-        """The wavenumber of each number, in one row."""
+        """The block of each number, in one row."""
         blocks, own = self.kept.shape
         return torch.arange(blocks).repeat_interleave(own)
 

@@ -213,7 +213,7 @@ def decoded(model: Model, z: Tensor) -> Tensor:
     """Frames (batch, frame · k, *cells) → their fields in one row (batch, number), each number
     times the root of what it counts: its area, 0 where there never are data. Along the linear
     path: elsewhere a few draws near the bounds of latents outweigh all others."""
-    frames = z.view(len(z) * model.recipe.window.future, -1, *z.shape[2:])
+    frames = z.reshape(len(z) * model.recipe.window.future, -1, *z.shape[2:])
     area = torch.tensor(model.fields.grid.area, dtype=z.dtype).to(z.device)
     fields = model.autoencoder.along_linear(frames) * (area * model.valid).sqrt()
     return fields.reshape(len(z), -1)

@@ -20,7 +20,9 @@ from sciladm.tasks.fit_denoiser import Report, decoded, missing, parts
 from sciladm.tasks.run import THREADS
 from sciladm.tasks.windows import Batch, Windows
 
-ROUNDS = (("alike", 100),) * 3 + (("alike", 300), ("decoded", 200), ("decoded", 300))
+ROUNDS = (("alike", 100),) * 3 + (
+    ("alike", 300), ("parted", 200), ("parted", 300), ("decoded", 200), ("decoded", 300)
+)  # fmt: skip
 """Which patterns each round corrects, and from how many ensembles, spread over the split; the
 first ones need not be exact."""
 MEMBERS = 4
@@ -52,9 +54,14 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
     if found := _starts(model, data, "train"):
         windows, starts = found
         rolled = model.rolled
-        for patterns, worth in zip((rolled.alike, rolled.decoded), _worth(model), strict=True):
+        alike, leading = _worth(model)
+        for patterns, worth, apart in (
+            (rolled.alike, alike, None),
+            (rolled.parted, alike, model.denoiser.base),
+            (rolled.decoded, leading, None),
+        ):
             frames = (future.chunk(windows, 1)[0] for _, _, future in starts.spread(FRAMES))
-            patterns.measure((frame.to(model.device) for frame in frames), worth)
+            patterns.measure((frame.to(model.device) for frame in frames), worth, apart)
         with ThreadPoolExecutor(
             parts(model.device), initializer=torch.set_num_threads, initargs=(THREADS,)
         ) as threads:
@@ -74,7 +81,7 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
             beyond = whole
         rolled.alike.size.mul_(beyond)
         rolled.decoded.size.mul_(whole / beyond)
-        for patterns in (rolled.alike, rolled.decoded):
+        for patterns in rolled.kinds:
             patterns.bound()
             if not (patterns.kept.isfinite().all() and patterns.size.isfinite().all()):
                 raise UserError(
@@ -157,7 +164,7 @@ def _lost(model: Model, data: DataSet) -> Tensor:
 
 def _fields(model: Model, z: Tensor) -> Tensor:
     """Frames (batch, frame · k, *cells) → their fields (batch · frame, channel, *space)."""
-    frames = z.view(len(z) * model.recipe.window.future, -1, *z.shape[2:])
+    frames = z.reshape(len(z) * model.recipe.window.future, -1, *z.shape[2:])
     fields: Tensor = model.autoencoder.decode(frames, model.statics)
     return fields
 
