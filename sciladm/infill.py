@@ -92,8 +92,10 @@ def infill(
     method: Annotated[
         str,
         typer.Option(
-            metavar="auto|guided|oi",
-            help="By the denoiser (auto, too), or by optimal interpolation, its baseline.",
+            metavar="auto|amortised|guided|oi",
+            help="By a denoiser that was trained with masks (denoiser.masks), by any denoiser, or "
+            "by optimal interpolation, the baseline. auto: the first, where the run has it and "
+            "cells alone were observed, else the second.",
         ),
     ] = "auto",
     output: OutputOption = "members",

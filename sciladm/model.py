@@ -27,6 +27,7 @@ from sciladm.data.times import Times
 from sciladm.diffusion.denoiser import Context, Denoiser
 from sciladm.diffusion.departure import Departure, alike
 from sciladm.diffusion.guidance import in_context
+from sciladm.diffusion.known import Informed
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import Key, fresh_normal, unit_normal
 from sciladm.diffusion.parametrisation import PARAMETRISATIONS
@@ -115,11 +116,12 @@ class Model:
         own = self.recipe.denoiser
         mean = self.mean_forecast(own.mean_steps, own.scale)
         seen, drawn = self._channels
-        backbone = self._backbone(drawn + seen, drawn)
+        made_of, told = (Informed, 3 * drawn) if own.masks else (Denoiser, 0)
+        backbone = self._backbone(drawn + seen + told, drawn)
         groups = alike(torch.from_numpy(self.grid.rows()), self._valid_share().cpu())
         departure = Departure(drawn, groups, self.grid.boundaries, own.patterns)
         said = PARAMETRISATIONS[own.parametrisation]
-        made = Denoiser(backbone, mean, departure, self._cells(), said)
+        made = made_of(backbone, mean, departure, self._cells(), said)
         return made.to(self.device)
 
     @cached_property

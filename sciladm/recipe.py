@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -20,18 +20,17 @@ from pydantic import (
 )
 
 from sciladm.conventions import UserError, parse_duration
+from sciladm.recipe_denoiser import Denoiser
 from sciladm.recipe_sampler import Sampler
-from sciladm.schema import Section, explain, read_yaml
+from sciladm.schema import Positive, Rate, Section, explain, read_yaml
 
 AFTER_TRAINING = ("sampler", "output", "evaluation")
 """Sections that ``--set`` may still change once a run is trained."""
 
-Positive = Annotated[int, Field(gt=0)]
 Baseline = Literal[
     "climatology", "persistence", "damped_persistence", "linear_inverse_model",
     "dressed_regression",
 ]  # fmt: skip
-Rate = Annotated[float, Field(gt=0, lt=1)]
 _STEPS = re.compile(r"\s*[1-9]\d*\s*steps?\s*")
 
 
@@ -113,66 +112,6 @@ class Autoencoder(Section):
     learning_rate: Rate = Field(default=1e-3, description="peak learning rate")
     residual_rank: Positive = Field(
         default=24, description="rank of what decoding adds: the lost scales"
-    )
-
-
-class Denoiser(Section):
-    """The network that draws frames, given the frames before."""
-
-    widths: list[Positive] = Field(
-        default=[64, 96], min_length=1, description="channels per resolution"
-    )
-    blocks: Positive = Field(default=2, description="residual blocks per resolution")
-    attention: bool = Field(default=True, description="attention at the coarsest resolution")
-    local: int = Field(
-        default=0, ge=0, description="samples' worth by which cells share a linear map; 0: wholly"
-    )
-    mean_steps: int = Field(
-        default=800,
-        ge=0,
-        description="optimiser steps of the network that says what is expected and how far frames "
-        "may depart from it; 0: linear, and always as far",
-    )
-    scale: bool = Field(
-        default=True,
-        description="that network says how far, too, and learns by the CRPS of a normal "
-        "distribution; false where departures are of several kinds: it learns the mean by least "
-        "squares, and all else is diffusion's",
-    )
-    patterns: int = Field(
-        default=4096,
-        ge=0,
-        description="patterns per wavenumber by which departures are white before training: they "
-        "correlate distant cells; fewer leave small scales too rough; 0: each cell by itself",
-    )
-    steps: Positive = Field(default=800, description="optimiser steps")
-    batch: Positive = Field(default=48, description="windows per step")
-    optimiser: Literal["adamw", "muon"] = Field(default="muon", description="muon: larger rates")
-    learning_rate: Rate = Field(default=1e-2, description="peak learning rate")
-    parametrisation: Literal["edm", "flow", "v", "noise"] = Field(
-        default="edm",
-        description="what the network is trained to say; edm and v start at white Gaussian "
-        "departures and learn the rest, flow and noise have that to learn too",
-    )
-    dropout: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share of training windows whose context is hidden, so that draws can be "
-        "guided by what it says (sampler.guidance)",
-    )
-    sigma_centre: float | Literal["auto"] = Field(
-        default="auto", description="centre of ln σ in training; auto: from the data's spectrum"
-    )
-    sigma_spread: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        default="auto", description="standard deviation of ln σ in training; auto: the same"
-    )
-    ema: float = Field(
-        default=0.05,
-        gt=0,
-        lt=0.28,
-        description="width of the weight average, of training; `training.average` makes "
-        "any other afterwards",
     )
 
 

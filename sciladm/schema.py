@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable
 from functools import reduce
 from operator import getitem
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sciladm.conventions import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Section(BaseModel):

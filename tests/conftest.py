@@ -89,6 +89,9 @@ SMALL = {
 """What makes recipes/gaussian.yaml, without a past, a matter of seconds on 8 × 16 cells."""
 
 
+MASKED = {"denoiser.masks": 6, "denoiser.scale": False}
+
+
 @pytest.fixture(scope="session")
 def gaussian_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the small Gaussian world's card, cache and runs lie."""
@@ -118,6 +121,12 @@ def stills(gaussian_folder: Path) -> tuple[TrainedModel, xr.Dataset]:
 def films(gaussian_folder: Path) -> tuple[TrainedModel, xr.Dataset]:
     """Three frames at once."""
     return small_run(gaussian_folder, "films", **{"window.future": 3})
+
+
+@pytest.fixture(scope="session")
+def masked(gaussian_folder: Path) -> tuple[TrainedModel, xr.Dataset]:
+    """One frame at a time, by a denoiser that was trained with masks."""
+    return small_run(gaussian_folder, "masked", **MASKED)
 
 
 def open_in(cache: Path, recipe: Recipe) -> DataSet:

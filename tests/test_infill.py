@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from sciladm.conventions import UserError
 from sciladm.data.answers import AnswerStore
 from sciladm.data.blocks import unfinished
 from sciladm.diffusion.denoiser import Denoiser
+from sciladm.diffusion.known import Informed
 from sciladm.observe import Rows
 from sciladm.tasks.errors import errors
 from sciladm.tasks.fills import Filled
@@ -27,6 +29,7 @@ from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.given import Given, Plan
 from sciladm.tasks.regression import RolledOut
 from sciladm.tasks.seen import Precise
+from sciladm.tasks.trained import TrainedModel
 from sciladm.tasks.whole import write_whole
 from tests.conftest import open_in
 from tests.test_blocks import contents
@@ -45,6 +48,12 @@ def gap(ds):
     where = xr.zeros_like(ds.tracer.isel(time=0), dtype=bool)
     where[2:6, 4:12] = True
     return where
+
+
+def smaller(share, x, sigma, context, known):
+    """E[r | x, y] for r of variance ``share``, given E[r | y] for one of variance 1."""
+    flat = known.law.stretched(known.mean, lambda v: 1 + v) + x / sigma**2
+    return known.law.stretched(flat, lambda v: 1 / (1 / share + 1 / sigma**2 + v))
 
 
 def dense(model, share):
@@ -71,14 +80,18 @@ def dense(model, share):
     return middle.flatten().double().numpy(), covariance + lost
 
 
-@pytest.mark.parametrize(("method", "share"), [("oi", 1.0), ("guided", 1.0), ("guided", 0.25)])
-def test_members_are_the_posterior_of_what_was_fitted(stills, method, share, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "share"),
+    [("oi", 1.0), ("guided", 1.0), ("guided", 0.25), ("amortised", 1.0), ("amortised", 0.25)],
+)
+def test_members_are_the_posterior_of_what_was_fitted(stills, masked, method, share, monkeypatch):
     """Mean and spread in the gap of many members; the exact ones from dense matrices. A network
     that knows r to be half as large as whitening has it is believed."""
-    model, ds = stills
+    model, ds = masked if method == "amortised" else stills
     if share != 1:
         exact = lambda self, x, sigma, context: x * (share / (share + sigma**2))
         monkeypatch.setattr(Denoiser, "forward", exact)
+        monkeypatch.setattr(Informed, "forward", lambda self, *told: smaller(share, *told))
     one = ds.isel(time=[40])
     where = gap(ds)
     scale = float(model.model.normaliser.std[0])
@@ -121,16 +134,17 @@ def points(ds, count, error):
 
 @pytest.mark.parametrize(
     ("method", "share", "cells"),
-    [("oi", 1.0, True), ("guided", 0.25, True), ("guided", 1.0, False)],
+    [("oi", 1.0, True), ("guided", 0.25, True), ("guided", 1.0, False), ("amortised", 0.25, True)],
 )
 def test_members_are_the_posterior_given_points_and_means(
-    stills, method, share, cells, monkeypatch
+    stills, masked, method, share, cells, monkeypatch
 ):
     """With some cells observed beside them, and none."""
-    model, ds = stills
+    model, ds = masked if method == "amortised" else stills
     if share != 1:
         exact = lambda self, x, sigma, context: x * (share / (share + sigma**2))
         monkeypatch.setattr(Denoiser, "forward", exact)
+        monkeypatch.setattr(Informed, "forward", lambda self, *told: smaller(share, *told))
     one, scale = ds.isel(time=[40]), float(model.model.normaliser.std[0])
     where = gap(ds) if cells else gap(ds) | True
     told = [AreaMean(blocks(one), ERROR * scale), Points(points(one, 12, ERROR * scale))]
@@ -178,9 +192,9 @@ def test_downscaling_gives_fields_with_these_means(stills):
         model.assimilate(days, [], members=2)
 
 
-@pytest.mark.parametrize("method", ["oi", "guided"])
-def test_what_was_observed_comes_back_bit_for_bit(stills, method):
-    model, ds = stills
+@pytest.mark.parametrize("method", ["oi", "guided", "amortised"])
+def test_what_was_observed_comes_back_bit_for_bit(stills, masked, method):
+    model, ds = masked if method == "amortised" else stills
     days = ds.isel(time=slice(3, 6)).assign(other=("time", [1, 2, 3]))
     asked = hidden(days, gap(ds) & (days.time != days.time[1]))
     filled = model.infill(asked, 3, method=method, evaluations=12)
@@ -221,9 +235,9 @@ def test_times_in_any_order(stills):
     assert got.isel(time=[1, 3, 0, 2]).identical(want)
 
 
-@pytest.mark.parametrize("method", ["oi", "guided"])
-def test_a_member_is_the_same_whoever_else_is_asked(stills, method):
-    model, ds = stills
+@pytest.mark.parametrize("method", ["oi", "guided", "amortised"])
+def test_a_member_is_the_same_whoever_else_is_asked(stills, masked, method):
+    model, ds = masked if method == "amortised" else stills
     asked = hidden(ds.isel(time=[8]), gap(ds))
     few, many = (model.infill(asked, n, method=method, evaluations=12).tracer for n in (3, 11))
     assert few.equals(many[:3])
@@ -231,10 +245,11 @@ def test_a_member_is_the_same_whoever_else_is_asked(stills, method):
     assert not other.isel(member=0).equals(few.isel(member=0))
 
 
-def test_nothing_observed_is_the_climate(stills):
-    model, ds = stills
+@pytest.mark.parametrize("method", ["guided", "amortised"])
+def test_nothing_observed_is_the_climate(stills, masked, method):
+    model, ds = masked if method == "amortised" else stills
     asked = ds.isel(time=[8]).assign(tracer=ds.tracer[[8]] * np.nan)
-    drawn = model.infill(asked, 64, evaluations=16).tracer[:, 0]
+    drawn = model.infill(asked, 64, method=method, evaluations=16).tracer[:, 0]
     climate = ds.tracer
     assert abs(float(drawn.std() / climate.std()) - 1) < 0.08
     assert abs(float(drawn.mean() - climate.mean())) < 0.2 * float(climate.std())
@@ -285,12 +300,25 @@ def test_gaps_are_filled_in_step_with_the_days_around(films):
     assert 0.85 < apart["members"] / apart["truth"] < 1.15 < apart["alone"] / apart["truth"]
 
 
-def test_series_longer_than_a_window_have_no_seam(films):
+def untaught(trained):
+    """A run whose denoiser sees what is known and has not learnt anything of it."""
+    inner, old = copy(trained.model), trained.model.denoiser
+    told = inner.recipe.denoiser.model_copy(update={"masks": 1, "scale": False})
+    inner.recipe = inner.recipe.model_copy(update={"denoiser": told})
+    del inner.__dict__["denoiser"]
+    inner.denoiser.base, inner.denoiser.departure = old.base, old.departure
+    return TrainedModel(inner)
+
+
+@pytest.mark.parametrize("method", ["guided", "amortised"])
+def test_series_longer_than_a_window_have_no_seam(films, method):
     """Nothing observed for nine days: from day to day drawn fields change as the truth does,
     within a window of three and from one to the next."""
     model, ds = films
+    if method == "amortised":
+        model = untaught(model)
     asked = ds.isel(time=slice(0, 9)).assign(tracer=ds.tracer[:9] * np.nan)
-    drawn = model.infill(asked, 32, evaluations=12).tracer
+    drawn = model.infill(asked, 32, method=method, evaluations=12).tracer
     change = ((drawn.diff("time")) ** 2).mean(("member", "y", "x")) / drawn.var()
     usual = float((ds.tracer.diff("time") ** 2).mean() / ds.tracer.var())
     assert np.abs(change / usual - 1).max() < 0.25 and abs(float(change.mean()) / usual - 1) < 0.1
@@ -427,6 +455,21 @@ def test_cells_that_never_hold_data_are_not_observed(stills):
     sea = replace(model.model, normaliser=replace(model.model.normaliser, valid=valid))
     where = Gaps.of(sea, ds.isel(time=[8])).seen()["tracer_observed"]
     assert not where[0, 1, 2] and int(where.sum()) == 127
+
+
+def test_what_is_under_a_mask_changes_no_bit(masked):
+    ds, inner = masked[1], masked[0].model
+    where = torch.from_numpy(gap(ds).values)[None, None]
+    values = torch.randn(1, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    drawn = []
+    for planted in (0.0, 1e30):
+        told = values.masked_fill(where, planted)
+        given = Given(
+            inner, Precise.of(inner), ds.time.values[[8]], told, ~where, 0 * values, "amortised",
+            12, 0,
+        )  # fmt: skip
+        drawn.append(given.members(0))
+    assert np.array_equal(*drawn) and np.isfinite(drawn[0]).all()
 
 
 def test_each_frame_is_of_the_draw_that_knows_what_follows(films, monkeypatch):

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sciladm"
 ORDER = [
-    "conventions", "calendar", "schema", "grid", "recipe_sampler", "recipe", "simulate", "metrics",
+    "conventions", "calendar", "schema", "grid", "recipe_denoiser", "recipe_sampler",
+    "recipe", "simulate", "metrics",
     "baselines", "data", "observe", "nn", "autoencoder", "diffusion", "latents", "training",
     "model", "report", "tasks", "cli", "train", "forecast", "infill",
     "generate", "augment", "check", "evaluate",

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from sciladm.data.dataset import DataSet
+from sciladm.diffusion.known import Informed
 from sciladm.diffusion.levels import training_levels
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.diffusion.noise import training_generator, training_sigma
 from sciladm.model import DENOISER, MEAN, Model
 from sciladm.nn.linear import borne_out
+from sciladm.tasks.known import Masks
 from sciladm.tasks.windows import Batch, Windows
 from sciladm.training import average
 from sciladm.training.loop import Loop
@@ -113,6 +115,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     count = parts(model.device)
     _fit_levels(model, windows)
     centre, spread = model.facts["sigma_centre"], model.facts["sigma_spread"]
+    masks = Masks.of(model) if own.masks else None
 
     def step_loss(step: int, part: int) -> Tensor:
         past, forcings, future = _share(model, windows, step, part)
@@ -124,7 +127,11 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
         generator = training_generator(seed, step, f"noise {part}")
         noise = torch.randn(r.shape, generator=generator).to(r.device)
         sigma = training_sigma(seed, step, own.batch, centre, spread)
-        return denoiser.loss(r, context, sigma[part::count].to(r.device), noise)
+        level = sigma[part::count].to(r.device)
+        if masks is None:
+            return denoiser.loss(r, context, level, noise)
+        assert isinstance(denoiser, Informed)
+        return denoiser.loss(r, context, level, noise, masks.known(r, step, part))
 
     say = lambda step, loss: report(step / own.steps, f"loss {loss:.3f}")
     widths = average.pair(own.ema)

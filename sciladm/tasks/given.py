@@ -18,6 +18,7 @@ from sciladm.autoencoder.observed import Observed
 from sciladm.calendar import later
 from sciladm.data.times import Times, ticks
 from sciladm.diffusion.denoiser import Context
+from sciladm.diffusion.known import Informed, Law
 from sciladm.diffusion.noise import Key, unit_normal
 from sciladm.diffusion.posterior import (
     Curvature,
@@ -26,6 +27,7 @@ from sciladm.diffusion.posterior import (
     Product,
     Tangent,
     along,
+    norm,
     solve,
     weights,
 )
@@ -35,9 +37,10 @@ from sciladm.tasks.besides import Besides
 from sciladm.tasks.seen import Frame, Precise, Seen, apart
 
 Array = NDArray[np.float32]
-Method = Literal["guided", "oi"]
-"""By the denoiser, or by optimal interpolation: what its fitted covariance alone knows."""
-ENOUGH = {"guided": 0.05, "oi": 0.01}
+Method = Literal["amortised", "guided", "oi"]
+"""By a denoiser that was trained with masks, by any denoiser, or by optimal interpolation: what
+its fitted covariance alone knows."""
+ENOUGH = {"amortised": 0.05, "guided": 0.05, "oi": 0.01}
 """Share of its equations that a method may leave unsolved."""
 MOST = {"guided": 25, "oi": 300}
 """Products in which it has to be done, per noise level; four times as many where less is asked
@@ -46,6 +49,8 @@ BENDS = 12
 """How often, at most, optimal interpolation goes along a new tangent of the decoder."""
 HALVES = 6
 """How often, at most, a step that costs more is halved."""
+NEAR = 0.1
+"""Standard errors, of all observations together, to which a bending decoder is followed."""
 SMALLEST = 0.02
 """Last σ of a guided draw, in standard deviations."""
 
@@ -157,12 +162,15 @@ class Given:
         exact, precise = self.precise.denoiser, context.double()
         usual = replace(precise, mean=precise.mean[:1], scale=precise.scale.mean(0, keepdim=True))
         told = lambda r: seen.told(exact.clean(r, usual))
-        curvature = Curvature.of(told, noise[:1], seen.rows)
         asked = Observations(lambda r: seen.told(exact.clean(r, precise)), seen.wanted)
-        if self.method == "oi":
-            r, left = self._interpolated(noise, asked, curvature, keys)
+        if self.method == "amortised":
+            r, left = self._amortised(noise, asked, seen, context)
         else:
-            r, left = self._guided(noise, asked, curvature, context)
+            curvature = Curvature.of(told, noise[:1], seen.rows)
+            if self.method == "oi":
+                r, left = self._interpolated(noise, asked, curvature, keys)
+            else:
+                r, left = self._guided(noise, asked, curvature, context)
         self.left.append(left)
         with torch.no_grad():
             z = exact.clean(r, precise)
@@ -171,6 +179,30 @@ class Given:
                 for n, x in enumerate(seen.decoded(z))
             ]
         return list(apart(z.float(), len(here)).unbind(1)), fields
+
+    @torch.no_grad()
+    def _amortised(
+        self, noise: Tensor, asked: Observations, seen: Seen, context: Context
+    ) -> tuple[Tensor, float]:
+        """By a denoiser that was trained to see what was observed. The decoder is taken for
+        straight around what observations tell of its latents; how far it bends from there to the
+        draws is what is left."""
+        denoiser = self.model.denoiser
+        assert isinstance(denoiser, Informed)
+        law = Law.of(said := seen.pulled(self.precise.response), noise.shape[1:])
+        bent: Product = lambda r: asked.told(r)[:, seen.rows] - r.flatten(1) @ said
+        wanted, offset = asked.wanted[:, seen.rows], bent(torch.zeros_like(noise))
+        for _ in range(BENDS):
+            known = law.given((wanted - offset) @ said.T)
+            offset, before = bent(known.mean), offset
+            if norm(offset - before).max() < NEAR:
+                break
+        told = known.float()
+        denoise = lambda x, sigma: denoiser(x, sigma, context, told)
+        sampler = Multistep(self.evaluations, self.model.sigma_max, SMALLEST, corrector=False)
+        r = sampler.sample(denoise, noise.float()).double()
+        off = norm(bent(r) - offset) / norm(wanted - offset).clamp(min=1e-30)
+        return r, float(off.max())
 
     def _guided(
         self, noise: Tensor, asked: Observations, curvature: Curvature | None, context: Context

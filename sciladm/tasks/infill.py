@@ -46,8 +46,6 @@ class Wish:
     tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
-        if self.method == "auto":  # the best that every run has
-            object.__setattr__(self, "method", "guided")
         for name, number, least in (
             ("members", self.members, 1), ("evaluations", self.evaluations, 12),
             ("workers", self.workers, 1),
@@ -64,6 +62,20 @@ class Wish:
             raise UserError(f"tol {self.tol:g}: a share of the equations, from 1e-6 to below 1")
         if self.output != "members" and self.members < 2:
             raise UserError(f"output {self.output!r} needs 2 members at least; got {self.members}")
+
+    def by(self, model: Model) -> "Wish":
+        """The same with a method; UserError for one that the run has not been trained for."""
+        masks = model.recipe.denoiser.masks
+        if self.method == "amortised" and not masks:
+            raise UserError(
+                "method 'amortised': this run was trained without masks; 'guided' does without, "
+                "or train one with denoiser.masks (24, say)"
+            )
+        if self.method == "amortised" and self.tiles is not None:
+            raise UserError("method 'amortised' knows no tiles; 'guided' and 'oi' do")
+        trained = masks and not self.operator and self.tiles is None
+        best = "amortised" if trained else "guided"
+        return replace(self, method=best) if self.method == "auto" else self
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +111,7 @@ def infill(
     past: Array | None = None,
 ) -> xr.Dataset:
     """What `TrainedModel.infill` says; ``past`` as `Given` has it, of a single series."""
-    model, wish = on_its_grid(model, ds, wish)
+    model, wish = on_its_grid(model, ds, wish.by(model))
     asked = Asked.of(model, ds, wish, past)
     gaps, valid = asked.gaps, model.normaliser.valid
     values: Array = np.repeat(gaps.values[None], wish.members, axis=0)

@@ -12,11 +12,16 @@ from sciladm.autoencoder.combined import Combined
 from sciladm.autoencoder.curved import Curved
 from sciladm.autoencoder.observed import Observed
 from sciladm.autoencoder.patch import PatchAutoencoder
-from sciladm.diffusion.denoiser import Denoiser
+from sciladm.conventions import UserError
+from sciladm.diffusion.denoiser import Context, Denoiser
 from sciladm.model import Model
 
 Frame = Observed | Combined | Curved
 """What was observed of one frame."""
+LARGEST = 4096
+"""Numbers of a draw up to which matrices between them are made."""
+SMALL = 1e-3
+"""Step, in standard deviations, along which a decoder's slope is taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,11 @@ class Seen:
         most = max(len(part) for part in parts)
         return torch.cat([part.expand(most, -1) for part in parts], dim=1)
 
+    def pulled(self, response: Tensor) -> Tensor:
+        """Aᵀ (number, observation): what they say of each number's `response`."""
+        said = torch.cat([o.told(response[:, n]) for n, o in enumerate(self.frames)], dim=1)
+        return said[:, self.rows]
+
 
 @dataclass(frozen=True, eq=False)
 class Precise:
@@ -59,6 +69,7 @@ class Precise:
 
     denoiser: Denoiser
     autoencoder: PatchAutoencoder
+    statics: Tensor
 
     @classmethod
     def of(cls, model: Model) -> "Precise":
@@ -66,7 +77,32 @@ class Precise:
         denoiser = deepcopy(model.denoiser).double()
         if denoiser.departure.patterns.is_complex():  # which double() leaves as they are
             denoiser.departure.patterns = denoiser.departure.patterns.to(torch.complex128)
-        return cls(denoiser, deepcopy(model.autoencoder).double())
+        return cls(denoiser, deepcopy(model.autoencoder).double(), model.statics.double())
+
+    @cached_property
+    def response(self) -> Tensor:
+        """What each number of white r adds to the fields of a window, next to the climatology, for
+        departures of the usual scale (number, frame, channel, *space)."""
+        shape, k = self.denoiser.weight.shape, len(self.autoencoder.centre)
+        numbers, frames = shape.numel(), shape[0] // k
+        if numbers > LARGEST:
+            raise UserError(
+                f"a window has {numbers} latents, and matrices between more than {LARGEST} are "
+                "not made (denoiser.masks, method 'amortised'); with fewer frames or channels, or "
+                "larger patches, there are fewer, and method 'guided' does without"
+            )
+        nothing = torch.zeros(1, *shape).to(self.statics)
+        context = Context(nothing, torch.ones_like(nothing), nothing)
+
+        def fields(r: Tensor) -> Tensor:
+            z = apart(self.denoiser.clean(r, context), frames)
+            flat = self.autoencoder.decode(z.flatten(0, 1), self.statics)
+            return flat.view(len(r), frames, *flat.shape[1:])
+
+        unit = SMALL * torch.eye(numbers).to(nothing).view(-1, *shape)
+        with torch.no_grad():
+            parts = [fields(some) - fields(-some) for some in torch.split(unit, 64)]
+        return torch.cat(parts) / (2 * SMALL)
 
 
 def apart(latents: Tensor, frames: int) -> Tensor:

@@ -37,7 +37,7 @@ def write_infill(
 ) -> None:
     """Fill ``ds`` in a zarr store ``out``, which the same command goes on with."""
     refuse_foreign("infill", out, overwrite)
-    model, wish = on_its_grid(model, ds, wish)
+    model, wish = on_its_grid(model, ds, wish.by(model))
     asked = Asked.of(model, ds, wish)
     gaps, size = asked.gaps, model.recipe.micro_batch
     each = size if wish.output == "members" else wish.members
