@@ -1,7 +1,10 @@
 """In-filling by a trained run, beside the exact posterior of its world.
 
-    python -m sciladm.train recipes/gaussian.yaml --set window.past=0 --run-dir RUN
-    python benchmarks/infill.py RUN --cases 24 --methods guided oi
+    python -m sciladm.train recipes/gaussian-gaps.yaml --run-dir RUN
+    python benchmarks/infill.py RUN --cases 24
+    python -m sciladm.train recipes/two-regimes.yaml --set window.past=0 \\
+        --set denoiser.mean_steps=0 --set denoiser.masks=24 --run-dir TWO
+    python benchmarks/infill.py TWO --only block twentieth
 
 Test states of a world with known answers are hidden in three ways, or known by their means over
 8 × 8 cells alone. The run's members and as many of the exact posterior are scored in the hidden
@@ -27,7 +30,7 @@ from sciladm.tasks.run import open_run
 from sciladm.tasks.voice import Silent
 
 TRUTHS = 64
-TITLE = f"{'problem':10} {'method':8} {'CRPS / exact':>22} {'spread–skill':>13} {'exact':>6} " \
+TITLE = f"{'problem':10} {'method':9} {'CRPS / exact':>22} {'spread–skill':>13} {'exact':>6} " \
         f"{'farthest':>9} {'exact':>6} {'misfit':>7} {'s/member':>9}"  # fmt: skip
 
 
@@ -91,13 +94,15 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--cases", type=int, default=24)
     parser.add_argument("--members", type=int, default=16)
-    parser.add_argument("--methods", nargs="+", default=["guided", "oi"])
+    parser.add_argument("--methods", nargs="+", help="absent: all that the run has")
     parser.add_argument("--only", nargs="+", default=["block", "half", "twentieth", "means"])
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     opened, data = open_run(asked.run, torch.device("cpu"), {}, None, Silent())
     model = sciladm.load(asked.run)
+    masked = ["amortised"] if opened.recipe.denoiser.masks else []
+    methods = asked.methods or [*masked, "guided", "oi"]
     world = world_of(opened.recipe.data.card, data.source)
     (name,) = (channel.variable for channel in opened.fields.channels)
     law, test = world.climate, data.indices("test")
@@ -110,7 +115,7 @@ def main() -> None:
         rng = np.random.default_rng([asked.seed, len(kind)])
         operator = problem.operator()
         std, hidden = problem.error * size, ~problem.seen
-        found: dict[str, list[np.ndarray]] = {method: [] for method in ("exact", *asked.methods)}
+        found: dict[str, list[np.ndarray]] = {method: [] for method in ("exact", *methods)}
         farthest = dict.fromkeys(found, 0.0)
         misfit: dict[str, list[float]] = {method: [] for method in found}
         cost = dict.fromkeys(found, 0.0)
@@ -152,7 +157,7 @@ def report(kind, found, farthest, misfit, cost) -> None:  # type: ignore[no-unty
         ratio = own[:, 0].mean() / exact[:, 0].mean()
         low, high = np.quantile(own[draws, 0].mean(1) / exact[draws, 0].mean(1), (0.025, 0.975))
         print(
-            f"{kind:10} {method:8} {ratio:8.3f} [{low:.3f}, {high:.3f}] {calibration(own):13.3f} "
+            f"{kind:10} {method:9} {ratio:8.3f} [{low:.3f}, {high:.3f}] {calibration(own):13.3f} "
             f"{calibration(exact):6.3f} {farthest[method]:9.2f} {farthest['exact']:6.2f} "
             f"{np.sqrt(np.mean(misfit[method])):7.3f} {cost[method]:9.3f}",
             flush=True,
