@@ -522,7 +522,7 @@ def test_questions_that_cannot_be_asked(stills, tiny_run, tiny_cache):
     model, ds = stills
     asked = hidden(ds.isel(time=[8]), gap(ds))
     for options, told in (
-        ({"method": "magic"}, "there is auto, guided, oi"),
+        ({"method": "magic"}, "there is auto, amortised, guided, oi"),
         ({"output": "map"}, "there is members, mean_std, quantiles"),
         ({"members": 1, "output": "mean_std"}, "needs 2 members"),
         ({"members": 0}, "at least 1"),
