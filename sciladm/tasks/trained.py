@@ -88,26 +88,23 @@ class TrainedModel:
                 where there are several; a DataArray where cells differ. With 0 observed values
                 come back bit for bit.
             method: "amortised": the denoiser of a run that was trained with masks
-                (``denoiser.masks``), at a third of the cost; "guided": any denoiser; "oi": optimal
-                interpolation with the fitted covariance of the latents, the baseline that a
-                denoiser has to beat; "auto": the first where the run has it and cells alone were
-                observed, else the second.
+                (``denoiser.masks``); "guided": any denoiser; "oi": optimal interpolation with the
+                fitted covariance of the latents, the baseline to beat; "auto": the first where the
+                run has it and cells alone were observed, else the second.
             output: "members"; "mean_std": their mean and, as ``<name>_std``, their standard
                 deviation; "quantiles" over ``quantile``.
             evaluations, seed, workers: Of the network a draw; of the draws; at work at once.
-            operator: What was observed besides cells of the grid: `sciladm.Points`,
-                `sciladm.AreaMean`, `sciladm.Weighted`, `sciladm.Derived` (a differentiable
-                function of the fields; "oi" is exact for linear ones alone), any number of them.
+            operator: What was observed besides cells: any number of `sciladm.Points`, `AreaMean`,
+                `Weighted`, `Derived` ("oi" is exact for linear functions alone).
             withhold: Hide this share of the cells, or those where masks are true, to see whether
                 they come back: there ``<name>_observed`` is false.
-            tol: Share of the observations' equations that a draw may leave unsolved; absent: 0.05,
-                "oi" 0.01. Where more is left there is a warning, and ``infill_solved`` is 0.
+            tol: Share of the equations that a draw may leave unsolved; absent: 0.05, "oi" 0.01.
+                Where more is left there is a warning, and ``infill_solved`` is 0.
             tiles: Of a ``ds`` larger than the run's grid: cells around each tile's own, or "auto".
 
         Returns:
-            ``ds`` with its variables over ``member`` too, and where they were observed as
-            ``<name>_observed``; cells that never hold data stay NaN. Attributes tell the method.
-            Where ``ds`` is lazy (dask) so is the answer, a block for each series.
+            ``ds`` over ``member`` too, and ``<name>_observed``; cells that never hold data stay
+            NaN. Attributes tell the method. Of lazy ``ds`` (dask) the answer is lazy, by series.
         """
         if withhold is not None:
             ds = withheld(self.model, ds, withhold, seed)
