@@ -98,6 +98,9 @@ def test_a_map_of_the_cell_alone_is_least_squares_cell_by_cell():
         torch.testing.assert_close(
             own.weight[n, 0], torch.from_numpy(want).float(), atol=0.01, rtol=0
         )
+    past[..., 0] = 0  # land: nothing varies, and nothing is said there
+    own.fit([(past, None, target)], ridge=1e-9)
+    assert own.weight.isfinite().all() and own(past)[..., 0].std(0).max() < 1e-6
     moved = past.roll(1, dims=3)  # what the neighbours are changes nothing
     torch.testing.assert_close(
         own(past)[..., 2], own(moved.where(torch.arange(6) != 2, past))[..., 2]

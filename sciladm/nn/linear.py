@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sciladm.grid import Boundary, pad
+from sciladm.nn.shrink import TINY
 
 ENOUGH = 4
 """Samples per predictor that a group of cells needs for a map of its own."""
@@ -127,7 +128,8 @@ class LocalLinear(nn.Module):
             w, free = common[own]
             if self.local:
                 a, b, squares, n = (part[group] for part in sums)
-                more, free = _ridge(a, b - a @ w, self.local / n * a.diagonal()[:-1].mean(), 0)
+                usual = a.diagonal()[:-1].mean().clamp(min=TINY)  # where nothing varies: land
+                more, free = _ridge(a, b - a @ w, self.local / n * usual, 0)
                 w = w + more
             rest = squares - 2 * (w * b).sum(0) + (w * (a @ w)).sum(0)
             self.weight[group, :, used] = w.T.float().to(self.weight.device)
