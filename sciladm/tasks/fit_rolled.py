@@ -20,8 +20,8 @@ from sciladm.tasks.fit_denoiser import Report, decoded, missing, parts
 from sciladm.tasks.run import THREADS
 from sciladm.tasks.windows import Batch, Windows
 
-ROUNDS = (("alike", 100),) * 3 + (
-    ("alike", 300), ("parted", 200), ("parted", 300), ("decoded", 200), ("decoded", 300)
+ROUNDS = (("alike", 64),) * 3 + (
+    ("alike", 256), ("parted", 128), ("parted", 256), ("decoded", 128), ("decoded", 256)
 )  # fmt: skip
 """Which patterns each round corrects, and from how many ensembles, spread over the split; the
 first ones need not be exact."""
