@@ -21,7 +21,7 @@ from sciladm.tasks.run import THREADS
 from sciladm.tasks.windows import Batch, Windows
 
 ROUNDS = (("alike", 64),) * 3 + (
-    ("alike", 256), ("parted", 128), ("parted", 256), ("decoded", 128), ("decoded", 256)
+    ("alike", 256), ("parted", 128), ("parted", 256), ("decoded", 200), ("decoded", 300)
 )  # fmt: skip
 """Which patterns each round corrects, and from how many ensembles, spread over the split; the
 first ones need not be exact."""
