@@ -22,7 +22,7 @@ class Denoiser(Section):
         default=800,
         ge=0,
         description="optimiser steps of the network that says what is expected and how far frames "
-        "may depart from it; 0: linear, and always as far",
+        "may depart from it; 0: linear, and as far as the season says",
     )
     scale: bool = Field(
         default=True,

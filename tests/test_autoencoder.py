@@ -171,6 +171,19 @@ def test_a_cell_that_is_not_like_its_row_has_its_own_way_back(odd):
     assert mine[~inside].mean() < 1.001 * without[~inside].mean()
 
 
+def test_what_is_usual_is_told_by_cells_with_data():
+    """Rows of cells that vary alike, three quarters of one of them land; then one cell twice."""
+    x = torch.randn(4000, 1, *SPHERE.shape, generator=torch.Generator().manual_seed(0))
+    x[:, :, 3, 4:] = 0
+    x[:, :, 5, 7] *= 2
+    auto = PatchAutoencoder(SPHERE, 1, 0, 3, 2, blocks=0)
+    auto.fit_linear([x])
+    want = torch.ones(SPHERE.shape)
+    want[5] = (16 / 19) ** 0.5
+    want[5, 7] *= 2
+    torch.testing.assert_close(auto.usual[0], want, atol=0.06, rtol=0)
+
+
 def test_loss_weights_areas_and_leaves_out_what_is_not_valid():
     auto, statics = make(SPHERE, latents=5)
     x = fields(SPHERE)[:8]

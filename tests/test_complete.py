@@ -248,7 +248,8 @@ def test_what_has_an_error_is_not_kept_as_it_is(days, folder):
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_gaps_filled(runs, folder):
     before = {p.name: p.read_bytes() for p in (folder / "run-gappy").glob("*.safetensors")}
-    (folder / "run-gappy" / "denoiser.safetensors").unlink()
+    for name in (COMPLETED, "statistics.safetensors", "denoiser.safetensors"):
+        (folder / "run-gappy" / name).unlink()
     recipe = recipes.load(folder / "run-gappy" / "recipe.yaml")
     fit(recipe, open_dataset(recipe), folder / "run-gappy")
     after = {p.name: p.read_bytes() for p in (folder / "run-gappy").glob("*.safetensors")}

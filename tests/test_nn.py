@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from sciladm.nn.layers import Attention, Block, Conv, Fourier
 from sciladm.nn.loglinear import LogLinear
-from sciladm.nn.shrink import grown, total
+from sciladm.nn.shrink import TINY, grown, total
 from sciladm.nn.unet import UNet
 
 BOUNDARIES = {1: ("periodic",), 2: ("pole", "periodic"), 3: ("bounded", "pole", "periodic")}
@@ -100,6 +100,16 @@ def test_variances_are_drawn_together_and_none_is_lost(samples):
     torch.testing.assert_close(total(found * before, group), total(square, group))
     off = lambda ratio: (ratio[:, 0] / true).log().square().mean()
     assert off(found) < (0.9 if samples == 20 else 1.1) * off(square / before)
+
+
+def test_cells_that_tell_nothing_do_not_count():
+    """Land beside sea whose ratios are one and the same but for what few samples make of them."""
+    generator = torch.Generator().manual_seed(0)
+    sea = torch.randn(100, 400, 1, generator=generator).double().square().sum(0)
+    whole = torch.cat([sea, torch.full((600, 1), TINY / 100).double()])
+    before = torch.cat([torch.full((400, 1), 100.0), torch.full((600, 1), TINY)]).double()
+    found = grown(whole, before, torch.zeros(1000, dtype=torch.int64), 100)[:400]
+    assert found.std() < 0.3 * (sea / 100).std()
 
 
 def seasonal(batch, number=6, size=0.25):

@@ -1,11 +1,13 @@
 """Fields larger than a run's grid, as users hand them over: a run on 16 × 16 cells cut out of a
 stationary Gaussian field, whose exact answers on any larger grid are known."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import sciladm
@@ -205,5 +207,10 @@ def test_what_cannot_be_tiled_is_refused(plane, gappy):
     loaded = replace(model, normaliser=tilted)
     loaded.__dict__["denoiser"] = model.denoiser
     refused(lambda _: loaded, gappy, "differs from place to place by 0.")
+    steep = deepcopy(model.autoencoder)
+    steep.usual.mul_(torch.linspace(0.5, 1.5, OWN))
+    rough = replace(model)
+    rough.__dict__.update(denoiser=model.denoiser, residual=model.residual, autoencoder=steep)
+    refused(lambda _: rough, gappy, "differs from place to place by 0.3")
     with pytest.raises(UserError, match="tiles know cells alone"):
         plane.infill(gappy, 1, tiles="auto", operator=sciladm.AreaMean(gappy.isel(time=[0])))

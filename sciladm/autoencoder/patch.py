@@ -11,10 +11,12 @@ from sciladm.autoencoder.patches import Patches
 from sciladm.grid import Grid
 from sciladm.nn.layers import Block, Conv, Norm
 from sciladm.nn.linear import LocalLinear, borne_out
-from sciladm.nn.shrink import grown, total
+from sciladm.nn.shrink import TINY, grown, total
 
 OWN = 50
 """Samples' worth by which what a cell alone adds in decoding is drawn to nothing."""
+LARGEST = 1 << 26
+"""Numbers of such a map (256 MiB) beyond which cells have none."""
 LEAST = 0.1
 """Of a cell's standard deviation, as a share of its row's."""
 
@@ -68,7 +70,9 @@ class PatchAutoencoder(nn.Module):
         self.register_buffer("cell_area", torch.from_numpy(area).float().reshape(patches.cells))
         rows = torch.from_numpy(grid.coarsen(patch).rows())
         self.linear = LocalLinear(latents, size, rows, patches.boundaries)
-        self.alone = LocalLinear(latents, size, rows, patches.boundaries, local=OWN, reach=0)
+        self.alone: LocalLinear | None = None
+        if rows.numel() * size * latents <= LARGEST:
+            self.alone = LocalLinear(latents, size, rows, patches.boundaries, local=OWN, reach=0)
         self.register_buffer("rows", torch.from_numpy(grid.rows()), persistent=False)
         self.register_buffer("usual", torch.ones(channels, *grid.shape))
         self.register_buffer("basis", torch.eye(size, latents))
@@ -138,26 +142,30 @@ class PatchAutoencoder(nn.Module):
         self.spread.copy_((1 - centre**2).clamp(min=1e-12).sqrt())
         pairs = [(self._project(y), y) for y in map(self.patches.split, samples)]
         self.linear.fit(((u, None, y) for u, y in pairs), ridge=noise**2)
-        self.alone.fit(((u, None, y - self.linear(u)) for u, y in pairs), ridge=noise**2)
+        if self.alone is not None:
+            self.alone.fit(((u, None, y - self.linear(u)) for u, y in pairs), ridge=noise**2)
 
     def _measure(self, samples: Sequence[Tensor]) -> None:
         """w: standard deviations of each cell, as far as samples tell it from its row."""
         squares = torch.stack([x.double().cpu().square().sum(0) for x in samples]).sum(0)
         square, rows = squares.flatten(1).T, self.rows.flatten().cpu()
-        before = total(square, rows) / total(torch.ones_like(square), rows)
         there = square > 0
+        before = total(square, rows) / total(there.double(), rows).clamp(min=1)
         ratio = grown(
-            square.where(there, 1), before.where(there, 1), rows, sum(map(len, samples))
+            square.where(there, TINY), before.where(there, TINY), rows, sum(map(len, samples))
         ).sqrt()
         self.usual.copy_(ratio.clamp(min=LEAST).where(there, 1).T.view_as(self.usual))
 
     @torch.no_grad()
     def keep(self, samples: Sequence[Tensor]) -> None:
         """Of l as much as other samples bear out."""
+        alone = self.alone
+        if alone is None:
+            return
         each = (self.patches.split(x / self.usual) for x in samples)
         told = ((self._project(y), y) for y in each)
-        share = borne_out(((self.alone(u), y - self.linear(u)) for u, y in told), self.cell_area)
-        self.alone.weight.mul_(share)
+        share = borne_out(((alone(u), y - self.linear(u)) for u, y in told), self.cell_area)
+        alone.weight.mul_(share)
 
     @torch.no_grad()
     def whiten(self, samples: Iterable[Tensor], statics: Tensor) -> None:
@@ -194,8 +202,8 @@ class PatchAutoencoder(nn.Module):
         return self.usual * self.patches.join(self._linearly(z * _along(self.spread, z)))
 
     def _linearly(self, u: Tensor) -> Tensor:
-        y: Tensor = self.linear(u) + self.alone(u)
-        return y
+        y: Tensor = self.linear(u)
+        return y if self.alone is None else y + self.alone(u)
 
     def _encode_raw(self, x: Tensor, statics: Tensor) -> Tensor:
         y = self.patches.split(x / self.usual)

@@ -13,12 +13,13 @@ def grown(square: Tensor, before: Tensor, group: Tensor, samples: int) -> Tensor
     ``square`` sums so many samples; ``group`` (cell,) numbers cells that are much alike. The ln
     of a ratio is drawn to that of its group by as much as it would be wrong otherwise: it varies
     by 2/samples, and what it varies more is the cells' own (James & Stein). A logarithm, since
-    sizes differ by orders of magnitude; a group's sum stays what it was found to be.
+    sizes differ by orders of magnitude; a group's sum stays what it was found to be. Where
+    ``before`` is `TINY` or less, there is nothing to tell a size by.
     """
     of_group = (total(square, group) / total(before, group)).clamp(min=TINY)
     own = (square / before).clamp(min=TINY)
     apart = (own / of_group).log()
-    varies = own > TINY
+    varies = (own > TINY) & (before > TINY)
     spread = apart.square().where(varies, 0.0).sum() / varies.sum().clamp(min=1)
     share = (1 - 2 / samples / spread.clamp(min=TINY)).clamp(min=0)
     drawn = of_group * (share * apart).exp()

@@ -147,18 +147,20 @@ def _lost(model: Model, data: DataSet) -> Tensor:
         return torch.ones_like(residual.stretch)
     ours = np.searchsorted(data.frames.times, held.times)
     cells: list[Tensor] = []
+    read = 0
     for numbers in held.chosen(FIRST, 4 * TOGETHER):
         past, forcings, future = (x.to(model.device) for x in held.at(numbers))
         mean = model.denoiser.context(past, forcings, model.latent_statics).mean
         said, there = (_fields(model, z) for z in (mean, future))
         frames = held.frames[numbers, held.past :].ravel()
+        read += len(frames)
         came = model.anomalies(data.frames.read(ours[frames]), held.times[frames])
         r = (came - there).where(model.valid, 0.0)
         both = torch.stack([r.square(), r * (r + 2 * (there - said))])
         cells.append(torch.stack([residual.patches.split(x).sum(0) for x in both]))
     before, added = torch.stack(cells).sum(0).flatten(2).mT.double().cpu()
     before = before.clamp(min=TINY)
-    ratio = grown(added.clamp(min=LEAST * before), before, residual.groups.flatten().cpu(), FIRST)
+    ratio = grown(added.clamp(min=LEAST * before), before, residual.groups.flatten().cpu(), read)
     return ratio.sqrt().T
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sciladm.conventions import UserError
 from sciladm.model import Model
-from sciladm.observe import Operator
+from sciladm.observe import Derived, Operator
 from sciladm.tasks.besides import ABSURD, FAR, Besides, besides, far_off
 from sciladm.tasks.errors import Error, errors
 from sciladm.tasks.gaps import Array, Gaps
@@ -73,6 +73,8 @@ class Wish:
             )
         if self.method == "amortised" and self.tiles is not None:
             raise UserError("method 'amortised' knows no tiles; 'guided' and 'oi' do")
+        if self.method == "amortised" and any(isinstance(one, Derived) for one in self.operator):
+            raise UserError("method 'amortised' knows no functions of fields; 'guided' does")
         trained = masks and not self.operator and self.tiles is None
         best = "amortised" if trained else "guided"
         return replace(self, method=best) if self.method == "auto" else self
@@ -111,7 +113,7 @@ def infill(
     past: Array | None = None,
 ) -> xr.Dataset:
     """What `TrainedModel.infill` says; ``past`` as `Given` has it, of a single series."""
-    model, wish = on_its_grid(model, ds, wish.by(model))
+    model, wish = on_its_grid(model, ds, wish)
     asked = Asked.of(model, ds, wish, past)
     gaps, valid = asked.gaps, model.normaliser.valid
     values: Array = np.repeat(gaps.values[None], wish.members, axis=0)
@@ -132,13 +134,13 @@ def on_its_grid(model: Model, ds: xr.Dataset, wish: Wish) -> tuple[Model, Wish]:
     """The run, on the grid of ``ds`` where that is larger and tiles are wished for; its workers
     are at tiles, then."""
     if wish.tiles is None:
-        return model, wish
+        return model, wish.by(model)
     wide = widened(model, ds, wish.tiles, wish.workers)
     if not isinstance(wide, Wide):
-        return model, wish
+        return model, replace(wish, tiles=None).by(model)
     if wish.operator:
         raise UserError("points and means are of a run's own grid; tiles know cells alone")
-    return wide, replace(wish, workers=1)
+    return wide, replace(wish, workers=1).by(model)
 
 
 def _given(

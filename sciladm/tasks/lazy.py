@@ -23,7 +23,7 @@ def is_lazy(ds: xr.Dataset) -> bool:
 
 def infill_lazily(model: Model, ds: xr.Dataset, wish: Wish) -> xr.Dataset:
     """`infill`, one block of the answer a series; its attributes lack what draws alone tell."""
-    model, wish = on_its_grid(model, ds, wish.by(model))
+    model, wish = on_its_grid(model, ds, wish)
     gaps = Gaps.of(model, ds)
     numbers, names = list(gaps.series()), list(model.fields.groups)
     for one in wish.operator:

@@ -128,13 +128,21 @@ def _movable(model: Model, cut: list[bool]) -> None:
 
 def _differ(model: Model, cut: list[bool]) -> float:
     """How far places differ along cut axes: root mean square over cells of the climatology, of a
-    departure's mean and of the ln of its standard deviation, the largest of all."""
+    departure's mean and of the ln of standard deviations: of fields, of departures and of
+    what decoding loses; the largest of all."""
     normaliser, departure = model.normaliser, model.denoiser.departure
     along = tuple(n - len(cut) for n, c in enumerate(cut) if c)
     scale = normaliser.std.reshape(-1, *[1] * len(cut))
     each = [normaliser.coefficients / scale]
     for latent in (departure.mean / departure.std, departure.std.log()):
         each.append(latent.T.reshape(-1, *model.grid.shape).double().cpu().numpy())
+    for cells in (
+        model.autoencoder.usual.log(),
+        model.residual.patches.join(model.residual.stretch.log().view(1, -1, *model.grid.shape))[
+            0
+        ],
+    ):
+        each.append(cells.double().cpu().numpy())
     return max(float(x.std(axis=along).max()) for x in each)
 
 

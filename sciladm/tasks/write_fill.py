@@ -12,8 +12,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from sciladm.conventions import UserError
 from sciladm.data.answers import AnswerPlan
 from sciladm.model import Model
+from sciladm.observe import Derived
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.given import Given
 from sciladm.tasks.infill import Asked, Wish, given_mark, notes, on_its_grid, reduced, solved
@@ -37,7 +39,12 @@ def write_infill(
 ) -> None:
     """Fill ``ds`` in a zarr store ``out``, which the same command goes on with."""
     refuse_foreign("infill", out, overwrite)
-    model, wish = on_its_grid(model, ds, wish.by(model))
+    if any(isinstance(one, Derived) for one in wish.operator):
+        raise UserError(
+            "functions of fields cannot be told from each other when a store is gone on with: "
+            "fill in Python, where model.infill knows them, and write what comes back"
+        )
+    model, wish = on_its_grid(model, ds, wish)
     asked = Asked.of(model, ds, wish)
     gaps, size = asked.gaps, model.recipe.micro_batch
     each = size if wish.output == "members" else wish.members
