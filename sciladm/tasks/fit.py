@@ -163,9 +163,11 @@ def _encode(model: Model, data: DataSet, voice: Voice) -> None:
         blocks = data.frames.blocks(seen)
 
         def told() -> Iterator[latents.Block]:
-            for number, block in enumerate(blocks):
+            done = 0
+            for block in blocks:
                 yield block
-                report((number + 1) * blocks.size / len(seen))
+                done += len(block[0])
+                report(done / len(seen))
 
         latents.encode_once(
             model.path / LATENTS,
