@@ -29,7 +29,7 @@ MEMBERS = 4
 """Of an ensemble."""
 FRAMES = 3000
 """Of the training split, whose patterns are taken."""
-HELD, FIRST = 96, 384
+HELD, FIRST = 96, 1024
 """Ensembles from the validation split that are rolled out, and that have a first window alone."""
 FREELY = 5
 """Windows that an ensemble is rolled out, if the split has stretches of as many."""
