@@ -9,7 +9,7 @@ import torch
 
 from sciladm.model import Model
 from sciladm.tasks import fit_denoiser
-from sciladm.tasks.fit_denoiser import _departures, _kept, _missing_spread
+from sciladm.tasks.fit_denoiser import _departures, _kept, _spread, _wider, missing
 from sciladm.tasks.windows import Windows
 
 
@@ -18,11 +18,46 @@ def test_missing_spread_is_found_in_draws(tiny_run, tiny, tiny_cache, narrow):
     model = Model.load(tiny_run)
     held = Windows.of(model, tiny.data.splits, "validation")
     model.denoiser.departure.std.mul_(narrow)
-    found = _missing_spread(model, held)
+    found = missing(*_spread(model, held)[0])
     model.denoiser.departure.std.mul_(found)
-    again = _missing_spread(model, held)
+    again = missing(*_spread(model, held)[0])
     assert abs(found * narrow - 1) < 0.5 and abs(again - 1) < 0.25
     assert torch.isfinite(model.denoiser.departure.std).all()
+
+
+def test_white_draws_are_wider_by_what_the_sampler_knows(tiny_run, tiny, tiny_cache, monkeypatch):
+    """A sampler that knows half of what comes and draws the other half as far: beside its error it
+    is as wide as white draws are; and one that draws half as far and knows nothing."""
+    model = Model.load(tiny_run)
+    held = Windows.of(model, tiny.data.splits, "validation")
+    assert 0.9 < _wider(*_spread(model, held)) < 1.3
+    given = model.denoiser.context
+    came = [future for _, _, future in held.spread(256, 32)]
+    told = iter(range(10**6))
+
+    def known(past, forcings, statics):  # the sampler is called twice in each of these
+        context = given(past, forcings, statics)
+        known.white = model.denoiser.white(came[next(told)], context)
+        return context
+
+    class Half:
+        def __init__(self, knows):
+            self.knows = knows
+
+        def sample(self, denoise, noise):
+            return 0.5 * (noise + self.knows * known.white)
+
+    monkeypatch.setattr(model.denoiser, "context", known)
+    found = {}
+    for knows in (1, 0):
+        told = iter(range(10**6))
+        model.__dict__["sampler"] = Half(knows)
+        drawn, white = _spread(model, held)
+        ratios = [float((x[0].sum() / x[1].sum()).sqrt()) for x in (drawn, white)]
+        found[knows] = _wider(drawn, white), ratios[0] / ratios[1]
+    for got, want in found.values():
+        assert got == pytest.approx(want, rel=1e-3)
+    assert found[1][0] == pytest.approx(1, abs=0.05) and found[0][0] == pytest.approx(2, abs=0.05)
 
 
 def test_departures_are_the_same_whether_kept_or_not(tiny_run, tiny, tiny_cache, monkeypatch):

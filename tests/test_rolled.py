@@ -295,10 +295,11 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
     fitted = read_tensors(tmp_path / "rolled.safetensors")[0]
     assert torch.equal(fitted["rolled.alike.size"], alike.size)
     afresh()
+    model.facts["white_width"] *= 1.2
     usual, more = fit_rolled._missing, torch.tensor([[2.0, 1.5], [1.0, 4.5]])
     monkeypatch.setattr(fit_rolled, "_missing", lambda *given: more * usual(*given))
     fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)
-    for patterns, by in ((alike, (2, 1.5)), (decoded, (0.5, 3))):
+    for patterns, by in ((alike, (2.4, 1.8)), (decoded, (0.5, 3))):
         name = "alike" if patterns is alike else "decoded"
         for size, had, times in zip(patterns.size, fitted[f"rolled.{name}.size"], by, strict=True):
             torch.testing.assert_close(size, (times * had).clamp(*SIZE))

@@ -107,7 +107,8 @@ def _fit_after(model: Model, mean: MeanForecast, windows: Windows, held: Windows
 
 def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     """The network that draws departures. Those of training have the shape of what will come, but
-    the mean knows its answers, so they are a little small: their size is taken from validation."""
+    the mean knows its answers, so they are a little small: their size is taken from validation,
+    where a network that knows its training data too well leaves something out."""
     own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
     windows = Windows.of(model, data.splits, "train")
     departures = partial(_departures, model, windows, WINDOWS)
@@ -139,7 +140,9 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     denoiser.backbone.load_state_dict(loop.run(), strict=False)
     held = Windows.of(model, data.splits, "validation")
     denoiser.departure.rescale(partial(_departures, model, held, WINDOWS // 2))
-    denoiser.departure.std.mul_(_missing_spread(model, held))
+    drawn, white = _spread(model, held)
+    denoiser.departure.std.mul_(missing(*drawn))
+    model.save_facts(white_width=_wider(drawn, white))
     model.save_part(DENOISER, denoiser=denoiser)
 
 
@@ -198,22 +201,23 @@ def _departures(model: Model, windows: Windows, count: int) -> Iterator[Tensor]:
 
 
 @torch.inference_mode()
-def _missing_spread(model: Model, windows: Windows) -> float:
-    """√(variance there is / variance drawn), as decoded, from pairs for these windows: what a
-    network leaves out that knows its training data too well. Drawn to 1 the more, the less it
-    differs from 1 by more than its standard error (James & Stein)."""
+def _spread(model: Model, windows: Windows) -> Tensor:
+    """Error² there is and spread² drawn, as decoded, from pairs for these windows, by the sampler
+    and of white r: (by whom, of what, case)."""
     denoiser, found = model.denoiser, []
     for number, (past, forcings, future) in enumerate(_moved(model, windows, DRAWN, DRAWN // 8)):
         context = denoiser.context(past, forcings, model.latent_statics)
         generator = training_generator(model.recipe.seed, number, "spread")
-        noise = torch.randn(2, *future.shape, generator=generator).to(model.device)
+        white = torch.randn(2, *future.shape, generator=generator).to(model.device)
         denoise = partial(denoiser, context=context)
-        drawn = (denoiser.clean(model.sampler.sample(denoise, n), context) for n in noise)
-        one, two, came = (decoded(model, z) for z in (*drawn, future))
-        off = torch.stack([(one + two) / 2 - came, (one - two) / 2])
-        found.append(off.square().sum(2).cpu())
-    error, half = torch.cat(found, dim=1).double()  # half the variance drawn, in the error too
-    return missing(error - half, 2 * half)
+        drawn = torch.stack([model.sampler.sample(denoise, r) for r in white])
+        came, kinds = decoded(model, future), []
+        for pair in (drawn, white):
+            one, two = (decoded(model, denoiser.clean(r, context)) for r in pair)
+            half = ((one - two) / 2).square().sum(1)  # of the variance, in the error too
+            kinds.append(torch.stack([((one + two) / 2 - came).square().sum(1) - half, 2 * half]))
+        found.append(torch.stack(kinds).cpu())
+    return torch.cat(found, dim=2).double()
 
 
 def decoded(model: Model, z: Tensor) -> Tensor:
@@ -224,6 +228,13 @@ def decoded(model: Model, z: Tensor) -> Tensor:
     area = torch.tensor(model.fields.grid.area, dtype=z.dtype).to(z.device)
     fields = model.autoencoder.along_linear(frames) * (area * model.valid).sqrt()
     return fields.reshape(len(z), -1)
+
+
+def _wider(drawn: Tensor, white: Tensor) -> float:
+    """How many times as wide, beside their error, white draws are as the sampler's (of what,
+    case): more than 1 where the network knows of a state what no Gaussian of all states does."""
+    squares = [float(spread / there) for there, spread in (white.sum(1), drawn.sum(1))]
+    return float(f"{math.sqrt(squares[0] / squares[1]):.4g}") if min(squares) > 0 else 1.0
 
 
 def missing(there: Tensor, spread: Tensor) -> float:

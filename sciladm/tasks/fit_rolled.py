@@ -49,8 +49,8 @@ def rolled_steps(recipe: Recipe) -> float:
 
 def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
     """How much of the mean to keep, and how far frames depart from it, in first windows and where
-    an ensemble goes on from its own draws. Draws are white ones: they have the second moments that
-    the sampler's have, and no others are asked for here."""
+    an ensemble goes on from its own draws. Draws are white ones, which take no network; the
+    sampler's are narrower, and less wrong, by what the network knows of a state."""
     if found := _starts(model, data, "train"):
         windows, starts = found
         rolled = model.rolled
@@ -79,7 +79,7 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
             beyond, whole = _missing(model, data, threads).to(model.device)[..., None, None]
         if not rolled.decoded.size.numel():
             beyond = whole
-        rolled.alike.size.mul_(beyond)
+        rolled.alike.size.mul_(beyond * model.facts["white_width"])
         rolled.decoded.size.mul_(whole / beyond)
         for patterns in rolled.kinds:
             patterns.bound()
