@@ -1,6 +1,5 @@
 """Stores of answers: same bytes after any kill, refusals, what readers see before the end."""
 
-import os
 import signal
 import warnings
 
@@ -12,7 +11,7 @@ import xarray as xr
 from sciladm.conventions import UserError
 from sciladm.data.answers import AnswerPlan, AnswerStore
 from sciladm.data.blocks import unfinished
-from tests.test_blocks import contents, in_child
+from tests.test_blocks import contents, fill_and_die, in_child
 
 PARTS = [(times, range(m, min(m + 2, 5))) for times in ([3], [0, 2], [1]) for m in (0, 2, 4)]
 
@@ -52,29 +51,12 @@ def fill(path, plan, overwrite=False, most=99):
             store.finalise(largest=float(store.told().max()))
 
 
-def fill_and_die(path, plan, calls):
-    """As `kill -9` does, at a given call that changes the disk."""
-    left = iter(range(calls))
-
-    def deadly(function):
-        def call(*args, **kwargs):
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return call
-
-    for name in ("open", "fsync", "replace", "rename", "unlink", "mkdir"):
-        setattr(os, name, deadly(getattr(os, name)))
-    fill(path, plan)
-
-
 def test_killed_and_resumed_store_is_the_same_file_for_file(tmp_path):
     plan = a_plan()
     fill(tmp_path / "whole.zarr", plan)
     path, kills = tmp_path / "deep" / "F.zarr", 0
     for calls in np.random.default_rng(0).integers(0, 90, size=10):
-        code = in_child(fill_and_die, path, plan, int(calls))
+        code = in_child(fill_and_die, path, plan, int(calls), fill)
         assert code in (0, -signal.SIGKILL)
         kills += code != 0
         if path.exists():

@@ -86,7 +86,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in files}
 
 
-def fill_and_die(path, plan, calls):
+def fill_and_die(path, plan, calls, fill=fill):
     """Kill this process, as `kill -9` does, at a given call that changes the disk."""
     left = iter(range(calls))
 

@@ -214,14 +214,18 @@ class Cube(torch.autograd.Function):
         return 3 * x**2 * dual
 
 
+def nothing(model):
+    """What is observed of cells: none."""
+    none = torch.zeros(1, 8, 16)
+    return sciladm.autoencoder.observed.Observed.of(
+        none.double(), none, none.bool(), model.model.residual
+    )
+
+
 def test_the_covariance_of_the_residual_goes_through_the_tangent(stills):
     """Brute force: J C Jᵀ + std² of each member; operations of a user's own, too."""
     model, _ = stills
-    inner = model.model
-    none = torch.zeros(1, 8, 16)
-    cells = sciladm.autoencoder.observed.Observed.of(
-        none.double(), none, none.bool(), inner.residual
-    )
+    cells = nothing(model)
     _, lost = dense(model, 0.0)
     at = torch.arange(0, 128, 17)
     x = torch.randn(3, 1, 8, 16, generator=torch.Generator().manual_seed(0)).double()
@@ -240,16 +244,12 @@ def test_what_decoding_left_meets_a_function(stills):
     """Decoded fields are known; the residual's posterior in closed form, f linear, and readings
     met within their errors where it is not."""
     model, _ = stills
-    inner = model.model
-    none = torch.zeros(1, 8, 16)
-    cells = sciladm.autoencoder.observed.Observed.of(
-        none.double(), none, none.bool(), inner.residual
-    )
+    cells = nothing(model)
     _, lost = dense(model, 0.0)
     generator = torch.Generator().manual_seed(0)
     count = 1000
-    drawn = inner.residual.draw(
-        torch.randn(count, inner.residual.numbers, 2, 4, generator=generator)
+    drawn = model.model.residual.draw(
+        torch.randn(count, model.model.residual.numbers, 2, 4, generator=generator)
     ).double()
     decoded = torch.zeros(count, 1, 8, 16).double()
     error = torch.randn(count, 8, generator=generator).double()

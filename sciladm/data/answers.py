@@ -7,7 +7,6 @@ tells, are durable. The store is whole from its creation: unwritten cells read N
 
 import itertools
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,15 @@ from numpy.typing import NDArray
 
 from sciladm.conventions import UserError
 from sciladm.data.blocks import refuse_other
-from sciladm.data.durable import hold, publish, remove_partial, sync, write_durably, writing
+from sciladm.data.durable import (
+    Locked,
+    hold,
+    publish,
+    remove_partial,
+    sync,
+    write_durably,
+    writing,
+)
 from sciladm.data.plan import FILES, RECORDS
 
 KEPT = ("units", "calendar", "dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
@@ -41,7 +48,7 @@ class AnswerPlan:
     identity: dict[str, Any]
 
 
-class AnswerStore:
+class AnswerStore(Locked):
     """A store that is open for writing; a context manager that holds its lock."""
 
     def __init__(self, path: Path, plan: AnswerPlan, lock: int | None) -> None:
@@ -105,18 +112,6 @@ class AnswerStore:
         with writing(self.path):
             write_durably(file, json.dumps(tree, indent=2).encode())
             remove_partial(self.path)
-
-    def close(self) -> None:
-        """Let go of the lock."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _record(self, name: str) -> NDArray[np.float64]:
         array = zarr.open_group(self.path / RECORDS, mode="r", use_consolidated=False)[name]

@@ -8,7 +8,6 @@ the block's own files are durable. The store is whole from its creation: unwritt
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,15 @@ import numpy as np
 import zarr
 
 from sciladm.conventions import UserError
-from sciladm.data.durable import hold, publish, remove_partial, sync, write_durably, writing
+from sciladm.data.durable import (
+    Locked,
+    hold,
+    publish,
+    remove_partial,
+    sync,
+    write_durably,
+    writing,
+)
 from sciladm.data.plan import RECORDS, Block, ForecastPlan, write_template
 
 log = logging.getLogger(__name__)
@@ -26,7 +33,7 @@ MACHINE = ("device", "threads", "versions")
 """Attributes that say where a store is written; it may be gone on with elsewhere."""
 
 
-class ForecastStore:
+class ForecastStore(Locked):
     """A forecast store that is open for writing; a context manager that holds its lock."""
 
     def __init__(self, path: Path, plan: ForecastPlan, lock: int | None = None) -> None:
@@ -100,18 +107,6 @@ class ForecastStore:
         if left := self.pending():
             raise ValueError(f"{self.path}: {len(left)} blocks are not written, {left[0]} first")
         remove_partial(self.path)
-
-    def close(self) -> None:
-        """Let go of the lock."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _chunks(self, block: Block) -> list[Path]:
         """Every chunk file that a block owns."""

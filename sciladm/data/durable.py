@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from sciladm.conventions import UserError
 
@@ -89,3 +90,21 @@ def hold(path: Path) -> int | None:
             f"another program is writing to {path}; wait for it, or give another --out"
         ) from None
     return descriptor
+
+
+class Locked:
+    """What holds a lock of `hold`, as ``_lock``, until its context ends."""
+
+    _lock: int | None
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

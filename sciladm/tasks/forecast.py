@@ -5,9 +5,7 @@ a whole micro-batch, member m in slot m mod B, and runs on one thread, so that a
 not depend on how many members, blocks or cores there are.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +21,7 @@ from sciladm.data.times import Times, calendar_of, ticks
 from sciladm.diffusion.noise import Key
 from sciladm.model import Model
 from sciladm.recipe import Recipe
-from sciladm.tasks.run import THREADS
+from sciladm.tasks.run import side_by_side
 
 Array = NDArray[np.float32]
 
@@ -65,18 +63,7 @@ class Forecast:
         """The blocks in order, ``workers`` of them at a time, one thread each."""
         model = self.model
         _ = model.sampler, model.latent_statics, model.residual, model.denoiser, model.rolled
-        waiting: deque[tuple[Block, Future[Array]]] = deque()
-        with ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(THREADS,)
-        ) as threads:
-            for block in blocks:
-                if len(waiting) == workers:
-                    ready, states = waiting.popleft()
-                    yield ready, states.result()
-                waiting.append((block, threads.submit(self.states, block)))
-            while waiting:
-                ready, states = waiting.popleft()
-                yield ready, states.result()
+        return side_by_side(self.states, blocks, workers)
 
 
 def from_states(

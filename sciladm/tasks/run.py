@@ -3,10 +3,13 @@
 import json
 import logging
 import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,12 +22,33 @@ from sciladm.recipe import Recipe
 from sciladm.tasks.voice import Voice
 from sciladm.training.checkpoint import read_json, read_tensors
 
+Asked = TypeVar("Asked")
+Drawn = TypeVar("Drawn")
 log = logging.getLogger(__name__)
 RECIPE = "recipe.yaml"
 FACTS = "facts.json"
 COMPLETED = "completed.safetensors"
 THREADS = 1
 """That work at one network, for a sum's last bit depends on them; several work side by side."""
+
+
+def side_by_side(
+    draw: Callable[[Asked], Drawn], asked: Iterable[Asked], workers: int
+) -> Iterator[tuple[Asked, Drawn]]:
+    """What is asked with what is drawn for it, in order, ``workers`` of them at a time, one thread
+    each; no more than that wait."""
+    waiting: deque[tuple[Asked, Future[Drawn]]] = deque()
+    with ThreadPoolExecutor(
+        workers, initializer=torch.set_num_threads, initargs=(THREADS,)
+    ) as threads:
+        for one in asked:
+            if len(waiting) == workers:
+                first, drawn = waiting.popleft()
+                yield first, drawn.result()
+            waiting.append((one, threads.submit(draw, one)))
+        while waiting:
+            first, drawn = waiting.popleft()
+            yield first, drawn.result()
 
 
 def run_path(recipe: Recipe, data: DataSet) -> Path:

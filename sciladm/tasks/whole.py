@@ -2,21 +2,18 @@
 
 import shutil
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
 from sciladm.conventions import UserError
 from sciladm.data.answers import AnswerPlan, AnswerStore, identity_of
 from sciladm.data.durable import publish
-from sciladm.tasks.run import THREADS
+from sciladm.tasks.run import side_by_side
 from sciladm.tasks.voice import Voice
 
 Drawn = tuple[Mapping[str, Sequence[int]], xr.Dataset, float]
@@ -60,7 +57,7 @@ def write_blocks(
         voice.progress(task) as report,
     ):
         left = store.pending()
-        for done, (number, drawn) in enumerate(_side_by_side(draw, left, workers), start=1):
+        for done, (number, drawn) in enumerate(side_by_side(draw, left, workers), start=1):
             store.write(number, *drawn)
             report(done / len(left))
         store.finalise(**end(store.told()))
@@ -76,24 +73,6 @@ def refuse_foreign(task: str, out: Path, overwrite: bool) -> None:
         identity_of(out)
     elif not _marked(out, mark):
         raise UserError(f"{out} exists and is no {kind} store; give another --out")
-
-
-def _side_by_side(
-    draw: Callable[[int], Drawn], numbers: list[int], workers: int
-) -> Iterator[tuple[int, Drawn]]:
-    """What is drawn, in order; no more than ``workers`` wait."""
-    waiting: deque[tuple[int, Future[Drawn]]] = deque()
-    with ThreadPoolExecutor(
-        workers, initializer=torch.set_num_threads, initargs=(THREADS,)
-    ) as threads:
-        for number in numbers:
-            if len(waiting) == workers:
-                first, drawn = waiting.popleft()
-                yield first, drawn.result()
-            waiting.append((number, threads.submit(draw, number)))
-        while waiting:
-            first, drawn = waiting.popleft()
-            yield first, drawn.result()
 
 
 def _marked(path: Path, mark: str) -> bool:
