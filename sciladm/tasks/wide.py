@@ -136,13 +136,9 @@ def _differ(model: Model, cut: list[bool]) -> float:
     each = [normaliser.coefficients / scale]
     for latent in (departure.mean / departure.std, departure.std.log()):
         each.append(latent.T.reshape(-1, *model.grid.shape).double().cpu().numpy())
-    for cells in (
-        model.autoencoder.usual.log(),
-        model.residual.patches.join(model.residual.stretch.log().view(1, -1, *model.grid.shape))[
-            0
-        ],
-    ):
-        each.append(cells.double().cpu().numpy())
+    lost = model.residual.stretch.log().view(1, -1, *model.grid.shape)
+    for size in (model.autoencoder.usual.log(), model.residual.patches.join(lost)[0]):
+        each.append(size.double().cpu().numpy())
     return max(float(x.std(axis=along).max()) for x in each)
 
 
