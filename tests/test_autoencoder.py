@@ -146,6 +146,15 @@ def test_moves_with_the_data_by_whole_patches(trained):
     assert (by_half_a_patch - z).abs().max() > 0.01  # what the others would look like
 
 
+def test_small_differences_decode_along_the_linear_path():
+    auto, statics = make(REGION, latents=6)
+    auto.usual.mul_(torch.linspace(0.5, 1.5, 11))
+    z = 0.05 * torch.randn(2, 6, *auto.patches.cells, generator=torch.Generator().manual_seed(3))
+    one, two = (auto.decode(z[[i]], statics) for i in (0, 1))
+    along = auto.along_linear(z)
+    torch.testing.assert_close(one - two, along[[0]] - along[[1]], atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("odd", [True, False])
 def test_a_cell_that_is_not_like_its_row_has_its_own_way_back(odd):
     """Channels that go together, but for one cell where the last is upside down."""

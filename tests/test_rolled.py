@@ -263,6 +263,10 @@ def test_the_first_window_starts_from_what_was_analysed(tiny_run, tiny, tiny_cac
         more = forecast.states(block)
         assert not np.allclose(before[:, 0], more[:, 0], equal_nan=True)
         before = more
+    model.rolled.lost.mul_(1.5)  # in fields alone, at every lead
+    more = forecast.states(block)
+    off = np.abs(more - before).reshape(*more.shape[:2], -1).max(2)
+    assert (off > 1e-3).all()
 
 
 def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
@@ -294,6 +298,7 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
     assert (before > 2).all() and (narrow() < 1 + 0.4 * (before - 1)).all()
     fitted = read_tensors(tmp_path / "rolled.safetensors")[0]
     assert torch.equal(fitted["rolled.alike.size"], alike.size)
+    assert (fitted["rolled.lost"] - 1).abs().max() > 0.05
     afresh()
     model.facts["white_width"] *= 1.2
     usual, more = fit_rolled._missing, torch.tensor([[2.0, 1.5], [1.0, 4.5]])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sciladm.conventions import UserError
 from sciladm.data.dataset import DataSet
+from sciladm.diffusion.denoiser import Context
 from sciladm.diffusion.noise import training_generator
 from sciladm.diffusion.rolled import Patterns, Tally
 from sciladm.model import ROLLED, Model
@@ -202,11 +203,16 @@ def _rolled_out(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Ensembles (batch, member, channel, *space) and what came (batch, …), of each window."""
     past, forcings, future = (x.to(model.device) for x in batch)
-    known = past.repeat_interleave(MEMBERS, 0)
     each = zip(forcings.chunk(windows, 1), future.chunk(windows, 1), strict=True)
+    several: Callable[[Tensor], Tensor] = lambda x: x.repeat_interleave(MEMBERS, 0)
+    known = past
     for lead, (forced, came) in enumerate(each):
-        forced = forced.repeat_interleave(MEMBERS, 0)
-        context = model.denoiser.context(known, forced, model.latent_statics)
+        if lead:
+            context = model.denoiser.context(known, several(forced), model.latent_statics)
+        else:  # members have their past in common
+            one = model.denoiser.context(known, forced, model.latent_statics)
+            context = Context(*map(several, (one.mean, one.scale, one.features)))
+            known = several(known)
         generator = training_generator(model.recipe.seed, number, f"roll-out {lead}")
         white = torch.randn(context.mean.shape, generator=generator).to(model.device)
         z = model.rolled(context.mean, model.denoiser.clean(white, context), later=lead > 0)
