@@ -9,7 +9,7 @@ import torch
 from sciladm.conventions import UserError
 from sciladm.data.plan import Block
 from sciladm.diffusion.mean import MeanForecast
-from sciladm.diffusion.rolled import KEPT, SIZE, Patterns, Rolled
+from sciladm.diffusion.rolled import KEPT, SIZE, Patterns, Rolled, Tally
 from sciladm.model import Model
 from sciladm.nn.linear import LocalLinear
 from sciladm.nn.shrink import pooled
@@ -172,6 +172,19 @@ def test_leading_patterns_are_those_of_what_decodes():
     held = torch.einsum("bkp,knp->bkn", leading._along(rows), leading.patterns)
     x = leading.waves.fields(rows - held) / leading.root
     torch.testing.assert_close(drawn(leading, x, 0 * x), x, atol=1e-4, rtol=1e-4)
+
+
+def test_a_slope_of_which_nothing_is_known_draws_no_other_down():
+    """Of few ensembles that spread too far, an error may come out below nothing; such a slope is
+    not the surest of all."""
+    made = Patterns(2, AREA, ENDS, 512, rest=True)
+    one = torch.ones_like(made.kept).double()
+    agreed, error = one.clone(), 0.2 * one
+    agreed[:, 0], error[:, 0] = 0.0, -0.1
+    tally = Tally(agreed, one, 0.8 * one, error, error + 0.2, 50)
+    made.improve(tally, tally, 1)
+    assert made.kept[:, 1:].min() > 0.9
+    assert made.kept[:, 0].max() < 0.7
 
 
 def test_parts_have_patterns_of_their_own():

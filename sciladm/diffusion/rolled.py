@@ -33,13 +33,15 @@ class Tally:
 
     agreed: truth times ensemble mean; expected: the ensemble mean's square, as if of infinitely
     many members; spread: the members' variance; error: the ensemble mean's squared error, again of
-    infinitely many. ensembles: how many of them were drawn.
+    infinitely many; missed: the squared error of the mean of the members there are. ensembles: how
+    many of them were drawn.
     """
 
     agreed: Tensor
     expected: Tensor
     spread: Tensor
     error: Tensor
+    missed: Tensor
     ensembles: int
 
     def __add__(self, other: "Tally") -> "Tally":
@@ -205,11 +207,13 @@ class Patterns(nn.Module):
         mean, came = each.mean(1), self._rows(truth)
         apart = (each - mean[:, None]).flatten(0, 1)
         spread = self._products(apart, apart) / (count - 1)
+        missed = self._products(came - mean, came - mean)
         return Tally(
             self._products(came, mean),
             self._products(mean, mean) - spread / count,
             spread,
-            self._products(came - mean, came - mean) - spread / count,
+            missed - spread / count,
+            missed,
             number,
         )
 
@@ -228,7 +232,7 @@ class Patterns(nn.Module):
         ones, which were taken after ``windows``, on average, that `kept` had changed."""
         if not self.kept.numel():
             return
-        wrong = later.error / _positive(later.expected) / later.ensembles
+        wrong = later.missed / _positive(later.expected) / later.ensembles
         slope = (later.agreed / _positive(later.expected)).clamp(*SLOPE)
         slope = pooled(slope.flatten(), _positive(wrong).flatten(), self._group).clamp(*SLOPE)
         kept = self.kept * slope.view_as(self.kept).to(self.kept) ** (1 / windows)
