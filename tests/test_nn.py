@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from sciladm.nn.layers import Attention, Block, Conv, Fourier
 from sciladm.nn.loglinear import LogLinear
-from sciladm.nn.shrink import TINY, grown, total
+from sciladm.nn.shrink import TINY, evened, grown, total
 from sciladm.nn.unet import UNet
 
 BOUNDARIES = {1: ("periodic",), 2: ("pole", "periodic"), 3: ("bounded", "pole", "periodic")}
@@ -100,6 +100,23 @@ def test_variances_are_drawn_together_and_none_is_lost(samples):
     torch.testing.assert_close(total(found * before, group), total(square, group))
     off = lambda ratio: (ratio[:, 0] / true).log().square().mean()
     assert off(found) < (0.9 if samples == 20 else 1.1) * off(square / before)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0])
+def test_groups_are_drawn_together_as_far_as_they_are_alike(apart):
+    """Thirty groups of eight cells of unequal variance, thirty samples; their ratios all alike, or
+    far from it."""
+    generator = torch.Generator().manual_seed(0)
+    group = torch.arange(240) // 8
+    before = 30 * torch.linspace(0, 3, 8).exp().double().repeat(30)
+    true = torch.exp(apart * torch.randn(30, generator=generator).double())
+    noise = torch.randn(30, 240, generator=generator).double().square().sum(0) / 30
+    square = noise * before * true[group]
+    found = evened(square, before, group, 30)
+    ratio = lambda x: total(x, group)[::8] / total(before, group)[::8]
+    off = lambda x: (ratio(x) / true).log().square().mean()
+    torch.testing.assert_close(found / square, (found / square)[::8][group])  # one number a group
+    assert off(found) < (0.2 if apart == 0 else 1.02) * off(square)
 
 
 def test_cells_that_tell_nothing_do_not_count():

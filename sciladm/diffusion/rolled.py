@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sciladm.diffusion.departure import LARGEST
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.grid import Boundary
-from sciladm.nn.shrink import grown, pooled
+from sciladm.nn.shrink import evened, grown, pooled
 from sciladm.nn.waves import Waves
 
 LEADING = 16
@@ -239,6 +239,7 @@ class Patterns(nn.Module):
         self.kept.copy_(kept.clamp(*KEPT))
         for size, tally in zip(self.size, (first, later), strict=True):
             error, spread = (_positive(x).flatten() for x in (tally.error, tally.spread))
+            error = evened(error, spread, self._group, tally.ensembles)
             ratio = grown(error, spread, self._group, tally.ensembles).sqrt()
             size.mul_(ratio.view_as(size).to(size))
         self.bound()
