@@ -30,19 +30,26 @@ LEAST, MOST, DEGREE = 0.9, 1.1, 16
 def elsewhere(run: Path, seed: int, years: int, out: Path) -> Path:
     """A copy of ``run`` on a world of another ``seed``, ``years`` of it test years."""
     here, told = out / "run", out / "card.yaml"
-    if here.exists():
-        return here
     recipe = recipes.load(run / "recipe.yaml")
     facts = json.loads((run / "facts.json").read_text())
+    asked = {"model": facts["model_hash"], "seed": seed, "years": years}
+    if here.exists():
+        if json.loads((out / "asked.json").read_text()) != asked:
+            sys.exit(f"{out} holds another run, seed or number of years: give another --out")
+        return here
+    (out / "asked.json").write_text(json.dumps(asked))
     card = yaml.safe_load(load_card(recipe.data.card)[1].read_text())
     (own,) = (source for source in card["sources"] if source["name"] == facts["source"])
     whole = own["plan"]["train"] + own["plan"]["test"]
+    if not 0 < years < whole:
+        sys.exit(f"--years {years}: the card has {whole} years to share among train and test")
     own["plan"] |= {"train": whole - years, "test": years, "seed": seed}
     told.write_text(yaml.safe_dump(card | {"sources": [own]}, sort_keys=False))
     moved = recipes.parse(recipe.tree(), {"data.card": str(told.resolve())}, "RUN")
     facts["data_fingerprint"] = open_dataset(moved, facts["source"]).fingerprint
     new = out / "run.partial"
-    shutil.copytree(run, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns("test_reads*"))
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(run, new, ignore=shutil.ignore_patterns("test_reads*"))
     (new / "recipe.yaml").write_text(moved.text())
     (new / "facts.json").write_text(json.dumps(facts, indent=2))
     return new.rename(here)
@@ -72,10 +79,13 @@ def summary(report: Path, headline: list[str]) -> None:
         for forecast in ("model", "perfect"):
             one = table[(table.forecast == forecast) & table.variable.isin(headline)]
             one = one[one.lead_hours.isin(hours)]
-            off = one[(one.value < LEAST) | (one.value > MOST)]
+            if one.empty:
+                sys.exit(f"{name}: the report has none at days {DAYS}")
+            off = one[~one.value.between(LEAST, MOST)]
             sure = ((off.high < LEAST) | (off.low > MOST)).sum()
+            said = "no intervals" if off.low.isna().any() else f"{sure} surely not"
             print(f"{name}, {forecast}: {len(one) - len(off)} of {len(one)} within {LEAST}–{MOST} "
-                  f"({one.value.min():.3f}–{one.value.max():.3f}), {sure} surely not")  # fmt: skip
+                  f"({one.value.min():.3f}–{one.value.max():.3f}), {said}")  # fmt: skip
             columns = [c for c in ("variable", "wavenumber", "lead_hours", "value", "low", "high")
                        if c in off]  # fmt: skip
             if forecast == "model" and len(off):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sciladm.diffusion.departure import LARGEST
 from sciladm.diffusion.mean import MeanForecast
 from sciladm.grid import Boundary
-from sciladm.nn.shrink import evened, grown, pooled
+from sciladm.nn.shrink import NOTHING, evened, grown, pooled
 from sciladm.nn.waves import Waves
 
 LEADING = 16
@@ -25,6 +25,8 @@ KEPT, SIZE = (0.0, 1.1), (0.02, 4.0)
 """Least and most that each kind of patterns multiplies means and departures by."""
 SLOPE = 0.02, 1.5
 """Least and most of a slope that one round believes."""
+LEAST = 1e-9
+"""Of a sum of squares."""
 
 
 @dataclass
@@ -34,7 +36,8 @@ class Tally:
     agreed: truth times ensemble mean; expected: the ensemble mean's square, as if of infinitely
     many members; spread: the members' variance; error: the ensemble mean's squared error, again of
     infinitely many; missed: the squared error of the mean of the members there are. ensembles: how
-    many of them were drawn.
+    many of them were drawn, those of each window apart, as if an ensemble were not as wrong in
+    one as in the next.
     """
 
     agreed: Tensor
@@ -132,6 +135,9 @@ class Patterns(nn.Module):
         alone = torch.eye(numbers, held, dtype=kind).repeat(blocks, 1, 1)
         self.register_buffer("patterns", alone)
         own = held + (rest and held < numbers)
+        sums = torch.ones(own, dtype=torch.float64)  # how many cells each number is of
+        sums[held:] = numbers - held
+        self.free = self.waves.mirrored().repeat_interleave(groups)[:, None] * sums
         self.register_buffer("kept", torch.ones(blocks, own))
         self.register_buffer("size", torch.ones(2, blocks, own))
 
@@ -232,17 +238,30 @@ class Patterns(nn.Module):
         ones, which were taken after ``windows``, on average, that `kept` had changed."""
         if not self.kept.numel():
             return
-        wrong = later.missed / _positive(later.expected) / later.ensembles
-        slope = (later.agreed / _positive(later.expected)).clamp(*SLOPE)
-        slope = pooled(slope.flatten(), _positive(wrong).flatten(), self._group).clamp(*SLOPE)
-        kept = self.kept * slope.view_as(self.kept).to(self.kept) ** (1 / windows)
+        kept = self.kept * self._slope(later).to(self.kept) ** (1 / windows)
         self.kept.copy_(kept.clamp(*KEPT))
         for size, tally in zip(self.size, (first, later), strict=True):
-            error, spread = (_positive(x).flatten() for x in (tally.error, tally.spread))
-            error = evened(error, spread, self._group, tally.ensembles)
-            ratio = grown(error, spread, self._group, tally.ensembles).sqrt()
-            size.mul_(ratio.view_as(size).to(size))
+            size.mul_(self._ratio(tally).sqrt().to(size))
         self.bound()
+
+    def _slope(self, tally: Tally) -> Tensor:
+        """Of truth on the ensemble mean (block, own)."""
+        expected = _positive(tally.expected)
+        wrong = tally.missed / expected / (tally.ensembles * self.free)
+        wrong = wrong.where(tally.expected > LEAST, NOTHING)
+        slope = (tally.agreed / expected).clamp(*SLOPE)
+        slope = pooled(slope.flatten(), _positive(wrong).flatten(), self._group)
+        return slope.clamp(*SLOPE).view_as(wrong)
+
+    def _ratio(self, tally: Tally) -> Tensor:
+        """Of error² to spread² (block, own), an error at least as large as it may be wrong."""
+        samples = tally.ensembles * self.free
+        error = _positive(torch.maximum(tally.error, tally.missed * (2 / samples).sqrt()))
+        samples = samples * (error / _positive(tally.missed)).square().clamp(max=1)
+        seen = error, _positive(tally.spread), samples
+        square, before, samples = (x.flatten() for x in seen)
+        square = evened(square, before, self._group, samples)
+        return grown(square, before, self._group, samples).view_as(error)
 
     def bound(self) -> None:
         """Keep sizes within what they may be."""
@@ -256,4 +275,4 @@ class Patterns(nn.Module):
 
 
 def _positive(x: Tensor) -> Tensor:
-    return x.clamp(min=1e-9)
+    return x.clamp(min=LEAST)
