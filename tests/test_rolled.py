@@ -222,6 +222,38 @@ def test_few_ensembles_do_not_tell_wavenumbers_apart():
     assert max(worst) < 0.35
 
 
+def test_an_error_below_nothing_does_not_hide_that_others_differ():
+    """Sizes of a block that truly differ stay apart, whatever one of them came out at."""
+    made = Patterns(40, torch.ones(1, 40), ("bounded", "periodic"), 512, rest=True)
+    wide = torch.linspace(-1, 1, made.kept.shape[1]).exp().double().expand(made.kept.shape)
+    tally = tally_of(made, 0.0, 0.0, ensembles=1000)
+    tally.error, tally.missed = 0.8 * wide, wide.clone()
+    tally.error[:, 0] = -0.001
+    made.improve(tally, tally, 1)
+    torch.testing.assert_close(made.size[0][:, 1:].double(), wide[:, 1:].sqrt(), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize(("held", "ends"), [(3, ENDS), (512, ENDS), (3, ("bounded", "bounded"))])
+def test_how_far_sums_of_squares_scatter(held, ends):
+    """By 2 / samples of their square, where all is white: complex numbers count twice, and what
+    no pattern holds counts its cells."""
+    made, flat = Patterns(2, torch.ones(3, 4), ends, held, rest=True), torch.zeros(4000, 2, 3, 4)
+    rows = made._rows(flat.normal_(generator=torch.Generator().manual_seed(0)))
+    along = made._along(rows).abs().square()
+    if made.kept.shape[1] > along.shape[2]:
+        rest = rows.abs().square().sum(2) - along.sum(2)
+        along = torch.cat([along, rest[..., None]], dim=2)
+    found = 2 * along.mean(0).square() / along.var(0)
+    torch.testing.assert_close(found.double(), made.free, rtol=0.25, atol=0)
+
+
+def test_channels_that_decode_to_nothing_have_patterns_too():
+    made, g = Patterns(2, AREA, ENDS, 512, rest=True), torch.Generator().manual_seed(0)
+    made.measure([normal(g, 50)], torch.tensor([1.0, 0.0]))
+    x = normal(g, 5)
+    torch.testing.assert_close(drawn(made, x, 0 * x), x, atol=1e-3, rtol=1e-3)
+
+
 def test_a_number_of_many_cells_is_sure_of_itself():
     """One number a wavenumber, of many cells: what tells wavenumbers apart is no noise."""
     channels, long = 200, torch.ones(1, 40)

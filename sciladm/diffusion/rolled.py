@@ -27,6 +27,8 @@ SLOPE = 0.02, 1.5
 """Least and most of a slope that one round believes."""
 LEAST = 1e-9
 """Of a sum of squares."""
+WORTH = 1e-6
+"""Least that a channel's variance counts, of the mean channel's: what decodes to nothing."""
 
 
 @dataclass
@@ -178,7 +180,7 @@ class Patterns(nn.Module):
         """The patterns of batches of frames (batch, channel, *space), each channel's variance
         counting as its ``worth`` (channel,); or of the parts that a mean takes them ``apart``
         into."""
-        counts = (worth / worth.mean()).view(-1, *[1] * self.area.ndim)
+        counts = (worth / worth.mean()).clamp(min=WORTH).view(-1, *[1] * self.area.ndim)
         self.root.copy_((counts * self.area).sqrt())
         if apart is not None:
             self.turn.copy_(apart.parts.turn)
