@@ -247,6 +247,36 @@ def test_how_far_sums_of_squares_scatter(held, ends):
     torch.testing.assert_close(found.double(), made.free, rtol=0.25, atol=0)
 
 
+def test_means_that_know_their_training_data_are_kept_as_far_as_others_bear_them_out():
+    """Means that 120 training windows have lent 20 false predictors: in training truth regresses
+    on them with slope 1, elsewhere with less, as their larger errors give away."""
+    g, n, false = torch.Generator().manual_seed(4), 120, 20
+    made = Patterns(2, AREA, ENDS, 512, rest=True)
+    made.measure((normal(g, 500) for _ in range(8)), ALIKE)
+    share = each(0.8, 0.3)  # of the standard deviation, that is there to be known
+    numbers = 2 * SHAPE[0] * SHAPE[1]
+
+    def world(count):
+        known, seen = normal(g, count), torch.randn(numbers, count, false, generator=g)
+        return share * known, share * known + (1 - share**2).sqrt() * normal(g, count), seen
+
+    def told(known, came, seen, fit):
+        mean = known + (seen @ fit).view(numbers, -1).T.view(known.shape)
+        return made.tally(torch.stack([mean, mean], 1), came)
+
+    train, other = world(n), world(20_000)
+    left = (train[1] - train[0]).flatten(1).T[..., None]
+    fit = torch.linalg.lstsq(train[2], left).solution
+    before, after = (told(*some, fit) for some in (train, other))
+    more = float(after.error.sum() / len(other[1]) / (before.error.sum() / n))
+    assert more > 1.3
+    made.doubt(before, more, 1)
+    slope = (after.agreed / after.expected).float()
+    off = (slope - made.kept).abs()
+    assert slope.max() < 0.97 and float((1 - slope).mean()) > 0.1
+    assert float((off / (1 - slope)).mean()) < 0.25
+
+
 def test_channels_that_decode_to_nothing_have_patterns_too():
     made, g = Patterns(2, AREA, ENDS, 512, rest=True), torch.Generator().manual_seed(0)
     made.measure([normal(g, 50)], torch.tensor([1.0, 0.0]))
@@ -392,25 +422,44 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
     assert (fitted["rolled.lost"] - 1).abs().max() > 0.05
     afresh()
     model.facts["white_width"] *= 1.2
-    usual, more = fit_rolled._missing, torch.tensor([[2.0, 1.5], [1.0, 4.5]])
-    monkeypatch.setattr(fit_rolled, "_missing", lambda *given: more * usual(*given))
+    usual, said = fit_rolled._missing, {1: (2.0, 1.0), windows: (1.5, 4.5)}
+
+    def told(model, data, threads, windows, ensembles):
+        beyond, whole = usual(model, data, threads, windows, ensembles)
+        more = said[windows] if asked else (1.0, 1.0)
+        asked.append(windows)
+        return more[0] * beyond, more[1] * whole
+
+    asked = []
+    monkeypatch.setattr(fit_rolled, "_missing", told)
     fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)
     for patterns, by in ((alike, (2.4, 1.8)), (decoded, (0.5, 3))):
         name = "alike" if patterns is alike else "decoded"
         for size, had, times in zip(patterns.size, fitted[f"rolled.{name}.size"], by, strict=True):
             torch.testing.assert_close(size, (times * had).clamp(*SIZE))
+    assert asked == [windows, 1, windows]
+    kept = model.rolled.parted.kept.clone()
+    torch.testing.assert_close(kept, fitted["rolled.parted.kept"])
+    afresh()
+    asked.append(None)  # validation's first word, too, is that errors are larger
+    fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)
+    less = model.rolled.parted.kept / kept
+    assert (less < 1 - 1e-4).float().mean() > 0.9 and (less < 1 + 1e-5).all()
 
 
 def test_validation_says_how_much_is_missing(tiny_run, tiny, tiny_cache):
     model = Model.load(tiny_run)
     with ThreadPoolExecutor(1) as threads:
-        usual = fit_rolled._missing(model, tiny.data, threads)
+        cases = (1, fit_rolled.FIRST), (fit_rolled.FREELY, fit_rolled.HELD)
+        one = lambda case: fit_rolled._missing(model, tiny.data, threads, *case)
+        told = lambda: np.array([one(case) for case in cases])
+        usual = told()
         assert (usual > 0.7).all() and (usual < 1.4).all()
         model.rolled.alike.size[0].mul_(0.5)
-        more = fit_rolled._missing(model, tiny.data, threads) / usual
-        assert (more[:, 0] > 1.6).all() and (more[:, 0] < 2.1).all() and (more[:, 1] < 1.2).all()
+        first, later = told() / usual
+        assert (first > 1.6).all() and (first < 2.1).all() and (later < 1.2).all()
         model.rolled.alike.size[1].mul_(0.5)
-        more = fit_rolled._missing(model, tiny.data, threads) / usual
+        more = told() / usual
         assert (more > 1.6).all() and (more < 2.4).all()
     torch.manual_seed(0)
     spread = torch.rand(4000).double() + 0.5
@@ -426,7 +475,7 @@ def test_draws_that_run_away_are_an_error(tiny_run, tiny, tiny_cache, tmp_path, 
     model = Model.load(tiny_run)
     model.path = tmp_path
     (tmp_path / "latents.zarr").symlink_to(tiny_run / "latents.zarr")
-    monkeypatch.setattr(fit_rolled, "ROUNDS", (("alike", 16),))
+    monkeypatch.setattr(fit_rolled, "ROUNDS", (("parted", 16),))
     model.denoiser.departure.std.fill_(torch.inf)
     with pytest.raises(UserError, match="have not learnt"):
         fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)
@@ -437,7 +486,7 @@ def test_a_split_of_single_windows_leaves_ensembles_alone(tiny_run, tiny, tiny_c
     model, none = Model.load(tiny_run), []
     monkeypatch.setattr(fit_rolled.Windows, "of", lambda *_: none)
     assert fit_rolled._starts(model, tiny.data, "train") is None
-    assert (fit_rolled._missing(model, tiny.data, None) == 1).all()
+    assert fit_rolled._missing(model, tiny.data, None, 2, 9) == (1, 1)
 
 
 def test_what_decoding_loses_is_as_large_as_it_adds_to_errors(

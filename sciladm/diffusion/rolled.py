@@ -246,6 +246,14 @@ class Patterns(nn.Module):
             size.mul_(self._ratio(tally).sqrt().to(size))
         self.bound()
 
+    @torch.no_grad()
+    def doubt(self, later: Tally, more: float, windows: float) -> None:
+        """Means as small as they should be where squared errors are ``more`` times those of the
+        ``later`` tally, of training, and truth and mean vary as much: what errors gain, the two
+        have less in common, and truth regresses with slope 1 − (more − 1)/2 · error²/mean²."""
+        slope = 1 - (more - 1) / 2 * _positive(later.error) / _positive(later.expected)
+        self.kept.mul_(slope.clamp(*SLOPE).to(self.kept) ** (1 / windows))
+
     def _slope(self, tally: Tally) -> Tensor:
         """Of truth on the ensemble mean (block, own)."""
         expected = _positive(tally.expected)

@@ -22,7 +22,7 @@ from sciladm.tasks.run import THREADS
 from sciladm.tasks.windows import Batch, Windows
 
 ROUNDS = (("alike", 64),) * 3 + (
-    ("alike", 256), ("parted", 128), ("parted", 256), ("decoded", 200), ("decoded", 300)
+    ("alike", 256), ("parted", 128), ("parted", 256), ("decoded", 128), ("decoded", 300)
 )  # fmt: skip
 """Which patterns each round corrects, and from how many ensembles, spread over the split; the
 first ones need not be exact."""
@@ -44,7 +44,7 @@ def rolled_steps(recipe: Recipe) -> float:
     """How many steps of training, forwards and backwards, roll-outs take as long as."""
     if not recipe.window.past:
         return 0.0
-    windows = (sum(n for _, n in ROUNDS) + HELD) * FREELY + FIRST
+    windows = (sum(n for _, n in ROUNDS) + 2 * HELD) * FREELY + FIRST
     return windows * MEMBERS / recipe.denoiser.batch / 3
 
 
@@ -63,6 +63,7 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
         ):
             frames = (future.chunk(windows, 1)[0] for _, _, future in starts.spread(FRAMES))
             patterns.measure((frame.to(model.device) for frame in frames), worth, apart)
+        last: dict[str, Tally] = {}
         with ThreadPoolExecutor(
             parts(model.device), initializer=torch.set_num_threads, initargs=(THREADS,)
         ) as threads:
@@ -76,12 +77,9 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
                 )
                 first, later = (reduce(add, some) for some in zip(*told, strict=True))
                 own.improve(first, later, windows / 2)
+                last[name] = later
                 report((number + 1) / len(ROUNDS))
-            beyond, whole = _missing(model, data, threads).to(model.device)[..., None, None]
-        if not rolled.decoded.size.numel():
-            beyond = whole
-        rolled.alike.size.mul_(beyond * model.facts["white_width"])
-        rolled.decoded.size.mul_(whole / beyond)
+            _as_validation_says(model, data, threads, last["parted"], windows / 2)
         for patterns in rolled.kinds:
             patterns.bound()
             if not (patterns.kept.isfinite().all() and patterns.size.isfinite().all()):
@@ -91,6 +89,25 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
                 )
         rolled.lost.copy_(_lost(model, data))
     model.save_part(ROLLED, rolled=model.rolled)
+
+
+def _as_validation_says(
+    model: Model, data: DataSet, threads: ThreadPoolExecutor, parted: Tally, windows: float
+) -> None:
+    """Networks know their training data: elsewhere means agree less with what comes than the tally
+    of the last later windows says, ``windows`` on average, and ensembles are as wrong as they are
+    wide there."""
+    rolled, found = model.rolled, _starts(model, data, "validation")
+    longest = found[0] if found else 2
+    _, wrong = _missing(model, data, threads, longest, HELD)
+    rolled.parted.doubt(parted, max(1.0, wrong**2), windows)
+    first = _missing(model, data, threads, 1, FIRST)
+    later = _missing(model, data, threads, longest, HELD)
+    beyond, whole = torch.tensor([first, later], device=model.device).T[..., None, None]
+    if not rolled.decoded.size.numel():
+        beyond = whole
+    rolled.alike.size.mul_(beyond * model.facts["white_width"])
+    rolled.decoded.size.mul_(whole / beyond)
 
 
 def _worth(model: Model) -> Tensor:
@@ -120,22 +137,20 @@ def _tally(
     return first, reduce(add, others)
 
 
-def _missing(model: Model, data: DataSet, threads: ThreadPoolExecutor) -> Tensor:
-    """√(error² there is / spread² drawn) on validation, of what is beyond the leading patterns and
-    of all as decoded, in first windows and later (2, 2), drawn to 1: networks know their training
-    data, and ensembles are as wrong as they are wide there."""
-    found = _starts(model, data, "validation")
-    if found is None:
-        return torch.ones(2, 2)
-    cases = []
-    for windows, ensembles in ((1, FIRST), (found[0], HELD)):
-        starts = Windows.of(model, data.splits, "validation", windows)
-        told = threads.map(
-            lambda item, windows=windows: _sums(model, windows, *item),
-            enumerate(starts.spread(ensembles, TOGETHER)),
-        )
-        cases.append(torch.cat(list(told), dim=2))
-    return torch.tensor([[missing(*some[kind]) for some in cases] for kind in (0, 1)])
+def _missing(
+    model: Model, data: DataSet, threads: ThreadPoolExecutor, windows: int, ensembles: int
+) -> tuple[float, float]:
+    """√(error² there is / spread² drawn) on validation, drawn to 1, of what is beyond the leading
+    patterns and of all as decoded: of first windows or, of more windows, of all that follow."""
+    starts = Windows.of(model, data.splits, "validation", windows)
+    if not len(starts):
+        return 1.0, 1.0
+    told = threads.map(
+        lambda item: _sums(model, windows, *item),
+        enumerate(starts.spread(ensembles, TOGETHER)),
+    )
+    beyond, whole = torch.cat(list(told), dim=2)
+    return missing(*beyond), missing(*whole)
 
 
 @torch.inference_mode()
