@@ -1,5 +1,8 @@
 """The record, its restart states, the perfect-model ensemble."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,10 +68,25 @@ def test_record_is_an_ordinary_labelled_store(record):
     )
 
 
+SCRIPT = """
+import json, sys
+sys.path.append({root!r})
+from sciladm.simulate import Atmosphere
+from tests.test_simulate_atmosphere import PLAN
+
+done = []
+Atmosphere.tiny().run({path!r}, PLAN, done.append, processes=2)
+print(json.dumps(done))
+"""
+"""Of somebody who has not heard of `if __name__ == "__main__"`."""
+
+
 def test_record_is_reproducible_bit_for_bit_from_any_number_of_processes(record, tmp_path):
-    again = tmp_path / "again.zarr"
-    done: list[float] = []
-    Atmosphere.tiny().run(again, PLAN, done.append, processes=2)
+    again, script = tmp_path / "again.zarr", tmp_path / "script.py"
+    script.write_text(SCRIPT.format(root=str(Path(__file__).parents[1]), path=str(again)))
+    said = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    done = json.loads(said.stdout)
     xr.testing.assert_identical(xr.open_zarr(record).load(), xr.open_zarr(again).load())
     assert done[-1] == 1.0 and sorted(done) == done
     assert not again.with_name("again.zarr.partial").exists()

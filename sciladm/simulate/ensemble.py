@@ -5,7 +5,6 @@ A file of its own, so that a process which starts does not wait for anything but
 
 from __future__ import annotations
 
-import multiprocessing as mp
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sciladm.simulate.processes import HELPERS
 from sciladm.simulate.sphere import Real
 from sciladm.simulate.world import World
 
@@ -37,7 +37,7 @@ class Ensemble:
         if processes == 1 or len(inits) < 4:
             yield from map(self.draw, inits)
             return
-        with ProcessPoolExecutor(processes, mp.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(processes, HELPERS) as pool:
             ahead: list[Future[Real]] = []
             try:
                 for init in inits:
