@@ -206,6 +206,7 @@ def test_copies_of_films_move_as_their_parents_do(film, exact):
     assert abs(compared(model, ds, copies)[0] - 0.5) < 0.05
 
 
+@pytest.mark.slow
 def test_a_run_with_a_past_copies_as_far_as_that_lets_it(gaussian_folder, cache, caplog):
     model = quick(small_run(gaussian_folder, "pairs", **{"window.past": 1})[0])
     first = np.arange(3, 8000, 40)

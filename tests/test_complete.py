@@ -133,6 +133,7 @@ def test_what_is_gained_without_a_matrix_is_what_is_gained_with_one(ends):
     assert float((found - law.matrix()).norm() / law.matrix().norm()) < 0.2
 
 
+@pytest.mark.slow
 def test_fills_are_nearly_exact_as_if_training_had_been_whole(runs):
     """60 % hidden in training and after: CRPS near the exact posterior's, spread that means what
     it says; with gaps taken for values neither is so."""

@@ -73,7 +73,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("kind", ["exp", pytest.param("speed", marks=pytest.mark.slow)])
 def test_members_are_the_exact_posterior(stills, kind, monkeypatch):
     """By importance sampling of what a run has fitted: fair CRPS and spread–skill of 128 members
     in cells that the readings tell of. Draws that know nothing are seen to fail."""

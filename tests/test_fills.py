@@ -164,6 +164,7 @@ def test_a_baseline_that_fails_on_the_way_is_left_out(stills, tmp_path, monkeypa
         score_fills(*given)
 
 
+@pytest.mark.slow
 def test_levels_and_a_past_are_scored(tiny_run, tiny, tiny_cache, tmp_path, monkeypatch):
     monkeypatch.setattr("sciladm.tasks.fill_rivals.LARGEST", 512)
     run = shutil.copytree(tiny_run, tmp_path / "run")  # it is written there that test is read

@@ -82,7 +82,13 @@ def dense(model, share):
 
 @pytest.mark.parametrize(
     ("method", "share"),
-    [("oi", 1.0), ("guided", 1.0), ("guided", 0.25), ("amortised", 1.0), ("amortised", 0.25)],
+    [
+        ("oi", 1.0),
+        ("guided", 0.25),
+        ("amortised", 1.0),
+        ("amortised", 0.25),
+        pytest.param("guided", 1.0, marks=pytest.mark.slow),
+    ],
 )
 def test_members_are_the_posterior_of_what_was_fitted(stills, masked, method, share, monkeypatch):
     """Mean and spread in the gap of many members; the exact ones from dense matrices. A network
@@ -134,7 +140,12 @@ def points(ds, count, error):
 
 @pytest.mark.parametrize(
     ("method", "share", "cells"),
-    [("oi", 1.0, True), ("guided", 0.25, True), ("guided", 1.0, False), ("amortised", 0.25, True)],
+    [
+        ("oi", 1.0, True),
+        ("guided", 0.25, True),
+        ("amortised", 0.25, True),
+        pytest.param("guided", 1.0, False, marks=pytest.mark.slow),
+    ],
 )
 def test_members_are_the_posterior_given_points_and_means(
     stills, masked, method, share, cells, monkeypatch
@@ -310,7 +321,7 @@ def untaught(trained):
     return TrainedModel(inner)
 
 
-@pytest.mark.parametrize("method", ["guided", "amortised"])
+@pytest.mark.parametrize("method", [pytest.param("guided", marks=pytest.mark.slow), "amortised"])
 def test_series_longer_than_a_window_have_no_seam(films, method):
     """Nothing observed for nine days: from day to day drawn fields change as the truth does,
     within a window of three and from one to the next."""
@@ -669,7 +680,7 @@ def interrupted(monkeypatch, blocks):
     monkeypatch.setattr(AnswerStore, "write", stopped)
 
 
-@pytest.mark.parametrize("output", ["members", "quantiles"])
+@pytest.mark.parametrize("output", ["members", pytest.param("quantiles", marks=pytest.mark.slow)])
 def test_the_door_goes_on_where_it_was_stopped(films, tmp_path, capsys, monkeypatch, output):
     """Times in any order, a day that lacks nothing, two micro-batches of members: the same bytes,
     and what Python gives."""

@@ -251,6 +251,7 @@ def test_a_past_with_a_gap_is_refused(coast, tmp_path, capsys):
     xr.testing.assert_equal(model.forecast(pair, "1d", members=1), whole)
 
 
+@pytest.mark.slow
 def test_monthly_forecasts_are_valid_in_the_months_of_the_data(tmp_path, capsys):
     months = np.arange("1980-01", "2010-01", dtype="M8[M]")
     starts, ends = (m.astype("M8[ns]") for m in (months, months + 1))

@@ -127,6 +127,7 @@ def test_draws_of_nothing_have_the_climates_variance_and_no_seams(plane):
         assert borders and ratio < 1.05
 
 
+@pytest.mark.slow
 def test_a_larger_field_is_filled_as_well_as_one_of_the_runs_size(plane):
     """Mean and spread of members over those of kriging: a small run on few fields is not exact on
     its own grid either, and not worse beyond it."""
