@@ -214,10 +214,13 @@ def test_the_banner_is_for_simulated_data_alone(tmp_path):
     assert "Simulated data" not in html
 
 
-def found(comparisons, scores=None):
+def found(comparisons, scores=None, spectra=None):
     empty = pd.DataFrame()
-    scores = a_scores() if scores is None else scores
-    return sentences(Results.of([scores, empty, empty, comparisons], HEADLINE, UNITS))
+    scores, spectra = (
+        (a_scores() if scores is None else scores),
+        (empty if spectra is None else spectra),
+    )
+    return sentences(Results.of([scores, empty, spectra, comparisons], HEADLINE, UNITS))
 
 
 def test_wins_and_losses_are_said_in_plain_words():
@@ -234,6 +237,34 @@ def test_wins_and_losses_are_said_in_plain_words():
     said = {s.text: s.tone for s in found(table)}
     assert said["climatology beats the model at day 10."] == "bad"
     assert said["the model beats climatology at days 1–3, 5."] == "good"
+
+
+def test_losses_beside_the_headline_are_said_too():
+    table, scores = a_comparisons(), a_scores()
+    one = table[(table["variable"] == HEADLINE[0]) & (table["reference"] == "climatology")]
+    other = one.assign(variable="temperature_200", verdict="worse")
+    place = one.assign(region="tropics", verdict=["worse", *["better"] * (len(one) - 1)])
+    more = scores[scores["variable"] == HEADLINE[0]].assign(variable="temperature_200")
+    said = {s.text: s for s in found(pd.concat([table, other, place]), pd.concat([scores, more]))}
+    assert said["temperature 200: climatology beats the model at days 1–3, 5, 10."].tone == "bad"
+    lost = next(s for s in said.values() if s.text.startswith("By region climatology"))
+    assert f"in 1 of {len(one)} cases" in lost.text
+    assert lost.figures == "geopotential 500, tropics, day 1"
+
+
+def test_scales_are_counted():
+    rows = [(name, k, ratio, aliased, forecast) for name, k, ratio, aliased, forecast in (
+        (HEADLINE[0], 0, 3.0, False, "model"), (HEADLINE[0], 1, 0.95, False, "model"),
+        (HEADLINE[0], 2, 1.2, False, "model"), (HEADLINE[0], 3, 9.0, True, "model"),
+        ("temperature_200", 1, 0.8, False, "model"), (HEADLINE[0], 1, 5.0, False, "climatology"),
+    )]  # fmt: skip
+    names = ["variable", "wavenumber", "ratio", "aliased", "forecast"]
+    spectra = pd.DataFrame(rows, columns=names).assign(lead_hours=24)
+    (said,) = (s for s in found(a_comparisons(), spectra=spectra) if "variance" in s.text)
+    assert (
+        said.figures
+        == "headline variables: 1 of 2 (0.950 to 1.20); the others: 0 of 1 (0.800 to 0.800)"
+    )
 
 
 def test_diffusion_that_does_not_beat_the_dressed_regression_earned_nothing():

@@ -27,6 +27,7 @@ def sentences(results: Results) -> list[Sentence]:
             found += _earned(results, model)
         found += _share(results, model)
         found += _calibration(results, model)
+        found += _spectra(results, model)
     return found
 
 
@@ -66,6 +67,7 @@ def _against_all(results: Results, model: str) -> Iterable[Sentence]:
                 _figures(rows, scarce),
             )
     yield from _variables_lost(results, model)
+    yield from _regions_lost(results, model)
 
 
 def _figures(rows: pd.DataFrame, chosen: list[float]) -> str:
@@ -80,8 +82,8 @@ def _figures(rows: pd.DataFrame, chosen: list[float]) -> str:
 
 
 def _variables_lost(results: Results, model: str) -> Iterable[Sentence]:
-    """One sentence for each headline variable in which something beats the model."""
-    for variable in results.headline:
+    """One sentence for each variable in which something beats the model."""
+    for variable in results.variables[1:]:
         rows = compared(results, model, variable)
         if not len(rows):
             continue
@@ -91,6 +93,25 @@ def _variables_lost(results: Results, model: str) -> Iterable[Sentence]:
         ]
         if lost:
             yield Sentence("bad", f"{words(variable)}: {'; '.join(lost)}.")
+
+
+def _regions_lost(results: Results, model: str) -> Iterable[Sentence]:
+    """One sentence for each forecast that beats the model somewhere."""
+    table = results.comparisons
+    own = (table["forecast"] == model) & ~table["reference"].isin(SIDE)
+    own &= (table["metric"] == "fair_crps") & (table["variable"] != "all")
+    rows = table[own & (table["region"] != results.region)]
+    for reference, some in rows.groupby("reference", sort=False):
+        lost = some[some["verdict"] == "worse"]
+        places = [
+            f"{words(str(variable))}, {words(str(region))}, {_when(there)}"
+            for (variable, region), there in lost.groupby(["variable", "region"], sort=False)
+        ]
+        if places:
+            yield Sentence(
+                "bad", f"By region {called(str(reference))} beats {called(model)} in {len(lost)} "
+                f"of {len(some)} cases (variable × region × lead).", "; ".join(places)
+            )  # fmt: skip
 
 
 def _when(rows: pd.DataFrame) -> str:
@@ -162,3 +183,26 @@ def _calibration(results: Results, model: str) -> Iterable[Sentence]:
         f"worst: {words(worst['variable'])}, {words(worst['region'])}, "
         f"{lead(worst['lead_hours'])}: {number(worst['value'])}, {sort}-dispersed",
     )
+
+
+def _spectra(results: Results, model: str) -> Iterable[Sentence]:
+    """Members' variance at every scale that the grid carries."""
+    table = results.spectra
+    if not len(table):
+        return
+    keep = (table["forecast"] == model) & ~table["aliased"].astype(bool)
+    rows = table[keep & (table["wavenumber"] > 0) & table["ratio"].notna()]
+    own = rows["variable"].isin(results.headline)
+    parts = []
+    for name, some in (("headline variables", rows[own]), ("the others", rows[~own])):
+        if len(some):
+            inside = int(some["ratio"].between(*BAND).sum())
+            parts.append(
+                f"{name}: {inside} of {len(some)} ({number(some['ratio'].min())} to "
+                f"{number(some['ratio'].max())})"
+            )
+    if parts:
+        yield Sentence(
+            "plain", f"Members of {called(model)} have {BAND[0]}–{BAND[1]} times the truth's "
+            "variance, by scale and lead.", "; ".join(parts)
+        )  # fmt: skip
