@@ -140,6 +140,9 @@ def test_forecast_killed_at_many_calls(killed, tiny_run, tiny_cache, tmp_path):
     with pytest.raises(SystemExit):
         forecast.main([str(one) for one in asked(tiny_run, tmp_path / "whole.zarr")])
     assert contents(folder / "F.zarr") == contents(tmp_path / "whole.zarr")
+    lines = (tiny_run / "test_reads.jsonl").read_text().splitlines()
+    told = [(line["task"], line["store"], line["inits"]) for line in map(json.loads, lines)]
+    assert told.count(("forecast", "F.zarr", 2)) == told.count(("forecast", "whole.zarr", 2)) == 1
     assert sorted(p.name for p in folder.iterdir()) == ["F.zarr", "run"]
 
 
@@ -147,7 +150,7 @@ def test_training_killed_at_many_calls(killed, tiny_run):
     folder, count = killed
     assert count["train"] == 2
     ours, theirs = contents(folder / "run"), contents(tiny_run)
-    for name in theirs.keys() - {"facts.json"}:
+    for name in theirs.keys() - {"facts.json", "test_reads.jsonl"}:
         assert ours[name] == theirs[name], name
 
 

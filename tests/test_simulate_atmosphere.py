@@ -71,22 +71,45 @@ def test_record_is_an_ordinary_labelled_store(record):
 SCRIPT = """
 import json, sys
 sys.path.append({root!r})
+from pathlib import Path
+from sciladm.simulate import Atmosphere
+from sciladm.simulate.ensemble import Ensemble
+from tests.test_simulate_atmosphere import DAY, PLAN
+
+done, here = [], __file__
+Atmosphere.tiny().run({path!r}, PLAN, done.append, processes=2)
+few = PLAN.realisations[2].times[10:14]
+drawn = list(Ensemble(Atmosphere.tiny(), Path({path!r}), 1, (DAY,), 0).draw_all(few, 2))
+print(json.dumps([done, len(drawn), __file__ == here == sys.argv[0]]))
+"""
+"""Of somebody who has not heard of `if __name__ == "__main__"`."""
+OWN = """
+import sys
+sys.path.append({root!r})
 from sciladm.simulate import Atmosphere
 from tests.test_simulate_atmosphere import PLAN
 
-done = []
-Atmosphere.tiny().run({path!r}, PLAN, done.append, processes=2)
-print(json.dumps(done))
+class Mine(Atmosphere):
+    pass
+
+if __name__ == "__main__":
+    Mine.tiny().run({path!r}, PLAN, processes=2)
 """
-"""Of somebody who has not heard of `if __name__ == "__main__"`."""
+"""Of somebody with a world of their own."""
+
+
+def ran(text, folder, path):
+    script = folder / "script.py"
+    script.write_text(text.format(root=str(Path(__file__).parents[1]), path=str(path)))
+    said = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    return said.stdout
 
 
 def test_record_is_reproducible_bit_for_bit_from_any_number_of_processes(record, tmp_path):
-    again, script = tmp_path / "again.zarr", tmp_path / "script.py"
-    script.write_text(SCRIPT.format(root=str(Path(__file__).parents[1]), path=str(again)))
-    said = subprocess.run([sys.executable, script], capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
-    done = json.loads(said.stdout)
+    again = tmp_path / "again.zarr"
+    done, drawn, as_before = json.loads(ran(SCRIPT, tmp_path, again))
+    assert drawn == 4 and as_before
     xr.testing.assert_identical(xr.open_zarr(record).load(), xr.open_zarr(again).load())
     assert done[-1] == 1.0 and sorted(done) == done
     assert not again.with_name("again.zarr.partial").exists()
@@ -95,6 +118,13 @@ def test_record_is_reproducible_bit_for_bit_from_any_number_of_processes(record,
     assert not np.array_equal(
         xr.open_zarr(other)["2m_temperature"], xr.open_zarr(record)["2m_temperature"]
     )
+
+
+@pytest.mark.slow
+def test_a_world_of_the_users_own_script_is_simulated(record, tmp_path):
+    ran(OWN, tmp_path, tmp_path / "mine.zarr")
+    ours, theirs = (xr.open_zarr(path).load() for path in (record, tmp_path / "mine.zarr"))
+    xr.testing.assert_equal(ours, theirs)
 
 
 def test_nothing_is_overwritten(record):

@@ -52,7 +52,6 @@ def simulate(
     Examples:
       python -m sciladm.simulate runs/era5-simulated --lead 5d --members 16 --out perfect.zarr
     """
-    # Not above: the processes that help would import all of it.
     from sciladm.data.dataset import open_dataset
     from sciladm.tasks.perfect import perfect
 

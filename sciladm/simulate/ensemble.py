@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sciladm.simulate.processes import HELPERS
+from sciladm.simulate.processes import beside
 from sciladm.simulate.sphere import Real
 from sciladm.simulate.world import World
 
@@ -37,7 +37,7 @@ class Ensemble:
         if processes == 1 or len(inits) < 4:
             yield from map(self.draw, inits)
             return
-        with ProcessPoolExecutor(processes, HELPERS) as pool:
+        with ProcessPoolExecutor(processes, beside(self.world)) as pool:
             ahead: list[Future[Real]] = []
             try:
                 for init in inits:

@@ -1,17 +1,15 @@
-"""Processes that help to simulate, and know nothing of the script that asked."""
+"""Processes that simulate beside this one, and do not run the script that asked again."""
 
+import multiprocessing as mp
 import sys
 from multiprocessing.context import SpawnContext, SpawnProcess
 
 
-class Helper(SpawnProcess):
-    """A spawned process would run the user's script again, all that `if __name__ == "__main__"`
-    does not guard, to find there what it is to do: in the simulator alone is all it needs."""
-
+class _Apart(SpawnProcess):
     def start(self) -> None:
-        """As of a session without a script."""
+        """Hides the script from `multiprocessing` while it writes down what the child loads."""
         main = sys.modules["__main__"]
-        script, spec = main.__dict__.pop("__file__", None), main.__spec__
+        spec, script = main.__spec__, main.__dict__.pop("__file__", None)
         main.__spec__ = None
         try:
             super().start()
@@ -21,10 +19,12 @@ class Helper(SpawnProcess):
                 main.__file__ = script
 
 
-class Helpers(SpawnContext):
-    """A context of `multiprocessing` whose processes are these."""
-
-    Process = Helper
+class _ApartContext(SpawnContext):
+    Process = _Apart
 
 
-HELPERS = Helpers()
+def beside(world: object) -> SpawnContext:
+    """A context of `multiprocessing` for what ``world`` is to do. A spawned process looks for that
+    in the user's script, and runs all that no `if __name__ == "__main__"` guards there: only for
+    a world that is written there."""
+    return mp.get_context("spawn") if type(world).__module__ == "__main__" else _ApartContext()

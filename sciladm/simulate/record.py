@@ -18,7 +18,7 @@ from sciladm.conventions import UserError
 from sciladm.simulate.channels import CHANNELS, VARIABLES
 from sciladm.simulate.layout import lay_out, restart_offsets
 from sciladm.simulate.plan import Plan
-from sciladm.simulate.processes import HELPERS
+from sciladm.simulate.processes import beside
 from sciladm.simulate.sphere import Complex, Real
 from sciladm.simulate.weather import BEGIN, TRUTH, Noise, Weather, hours_since_epoch
 
@@ -59,14 +59,15 @@ def _in_processes(maker: Maker, path: Path, plan: Plan, processes: int) -> Itera
         for group in plan.groups:
             yield from _fill(maker, path, plan, group)
         return
-    reports: Any = HELPERS.Queue()
+    context = beside(getattr(maker, "__self__", maker))
+    reports: Any = context.Queue()
     waiting = list(plan.groups)
     running: list[Any] = []
     finished = 0
     try:
         while finished < len(plan.groups):
             while waiting and len(running) - finished < processes:
-                worker = HELPERS.Process(
+                worker = context.Process(
                     target=_work, args=(maker, path, plan, waiting.pop(0), reports), daemon=True
                 )
                 worker.start()

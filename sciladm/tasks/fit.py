@@ -1,4 +1,4 @@
-"""From a recipe to a trained run: statistics, autoencoder, latents, denoiser; each step once.
+"""From a recipe to a trained run: statistics, autoencoder, latents, mean, denoiser, roll-outs.
 
 Every stage leaves one file that appears whole when it is done; running the same recipe again goes
 on where it stopped and ends in the same bytes.

@@ -1,6 +1,5 @@
 """Forecast stores against the truth, beside every baseline, on the same initial times."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from sciladm.baselines.series import Baseline
 from sciladm.calendar import later
 from sciladm.conventions import UserError, format_duration
-from sciladm.data.dataset import DataSet
 from sciladm.data.fields import Fields
 from sciladm.data.labels import aligned
 from sciladm.data.times import Times
@@ -29,13 +27,13 @@ from sciladm.metrics.scorer import Scorer
 from sciladm.metrics.spectrum import spectrum_for
 from sciladm.metrics.tables import ORACLES, paired_table, rank_table, score_table, spectrum_table
 from sciladm.model import Model
+from sciladm.tasks.readings import note_reading
 from sciladm.tasks.rivals import Ground, fit_rivals, through_autoencoder, trained
 from sciladm.tasks.stores import Forecasts, find_run, open_forecasts, recipe_of
 from sciladm.tasks.truth import Case, open_case
 from sciladm.tasks.voice import Silent, Voice
 
 Array = NDArray[np.float32]
-READS = "test_reads.jsonl"
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,24 +97,6 @@ def score(
     return _read_out(case, forecasts, scorer, examples, provenance, voice, notes)
 
 
-def note_reading(
-    data: DataSet, times: Times, line: Mapping[str, Any], run: Path, notes: list[str]
-) -> int:
-    """Append to the run that its test split is read, where ``times`` are in it, and count how
-    often it was; a run that cannot be written to is scored all the same, and ``notes`` say so."""
-    path, unrecorded = run / READS, 0
-    if "test" in data.splits.ranges and data.splits.mask("test", times).any():
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"task": "evaluate", **line}) + "\n")
-        except OSError as error:
-            unrecorded = 1
-            notes.append("The test split was read, which could not be recorded in the run "
-                         f"({READS}: {error.strerror}).")  # fmt: skip
-    recorded = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return len(recorded) + unrecorded
-
-
 def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path, notes: list[str]) -> int:
     """`note_reading` of forecasts."""
     times = np.concatenate([case.inits, later(case.inits[:, None], case.leads).ravel()])
@@ -128,7 +108,7 @@ def _note_reading(case: Case, forecasts: Sequence[Forecasts], run: Path, notes: 
         "last_lead": format_duration(case.leads[-1]),
         "members": case.members,
     }
-    return note_reading(case.data, times, line, run, notes)
+    return note_reading("evaluate", case.data, times, line, run, notes)
 
 
 def _scorer(case: Case, notes: list[str]) -> Scorer:

@@ -17,8 +17,9 @@ from sciladm.metrics.tables import ORACLES, paired_table, rank_table, score_tabl
 from sciladm.report.style import BASELINES
 from sciladm.tasks.fill_rivals import AT_ONCE, Rival, fill_rivals
 from sciladm.tasks.fills import Filled, Hidden, hidden_from, run_of
+from sciladm.tasks.readings import note_reading
 from sciladm.tasks.run import open_run
-from sciladm.tasks.score import Example, Scored, note_reading, note_scarce
+from sciladm.tasks.score import Example, Scored, note_scarce
 from sciladm.tasks.voice import Silent, Voice
 
 
@@ -126,7 +127,7 @@ def _provenance(
         "evaluation_seed": hidden.seed,
         "sciladm_version": version("sciladm"),
         "run": home.resolve().name,
-        "test_reads": note_reading(data, hidden.times, line, home, notes),
+        "test_reads": note_reading("evaluate", data, hidden.times, line, home, notes),
         **{fill.name: {"store": fill.path.name, **facts[fill.name]} for fill in fills},
         "recipe": hidden.model.recipe.text(),
     }

@@ -1,6 +1,7 @@
 """An ensemble forecast as a store: planned, drawn block by block, resumable."""
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sciladm.conventions import parse_duration
+from sciladm.conventions import format_duration, parse_duration
 from sciladm.data.blocks import ForecastStore
 from sciladm.data.dataset import DataSet, check_layout
 from sciladm.data.plan import Block, ForecastPlan
@@ -17,8 +18,11 @@ from sciladm.data.times import calendar_of, date_text, ticks
 from sciladm.data.windows import resolve_init
 from sciladm.model import Model
 from sciladm.tasks.forecast import Forecast, from_states, whole_windows
+from sciladm.tasks.readings import note_reading
 from sciladm.tasks.run import machine, versions
 from sciladm.tasks.voice import Voice
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def write_forecast(model: Model, data: DataSet, request: Request, voice: Voice) 
         meet()
         if rank == 0:
             store.finalise()
+            _note_reading(model, data, request, init, leads)
 
 
 def _fill(
@@ -86,6 +91,26 @@ def _fill(
         named = fields.to_dataset(states, ("member", "lead_time"), {})
         store.write(block, {str(name): named[name].values for name in named.data_vars})
         report((number + 1) / len(blocks))
+
+
+def _note_reading(
+    model: Model, data: DataSet, request: Request, init: NDArray[np.int64],
+    leads: NDArray[np.timedelta64],
+) -> None:  # fmt: skip
+    """The run says that members were drawn from states of its test split."""
+    times, notes = data.frames.times[init], list[str]()
+    line = {
+        "store": request.out.name,
+        "first_init": str(times[0]),
+        "last_init": str(times[-1]),
+        "inits": len(init),
+        "last_lead": format_duration(leads[-1]),
+        "members": request.members,
+        "seed": request.seed,
+    }
+    note_reading("forecast", data, times, line, model.path, notes)
+    for note in notes:
+        log.warning(note)
 
 
 def attributes(model: Model, data: DataSet, seed: int) -> dict[str, str | int | float]:
