@@ -270,11 +270,31 @@ def test_means_that_know_their_training_data_are_kept_as_far_as_others_bear_them
     before, after = (told(*some, fit) for some in (train, other))
     more = float(after.error.sum() / len(other[1]) / (before.error.sum() / n))
     assert more > 1.3
-    made.doubt(before, more, 1)
+    made.doubt(before, more, 2)
     slope = (after.agreed / after.expected).float()
-    off = (slope - made.kept).abs()
+    off = (slope - made.kept.square()).abs()
     assert slope.max() < 0.97 and float((1 - slope).mean()) > 0.1
     assert float((off / (1 - slope)).mean()) < 0.25
+
+
+def test_a_mean_that_is_nothing_is_doubted_as_its_block_is():
+    made = Patterns(2, AREA, ENDS, 512, rest=True)
+    tally = tally_of(made, 0.1, 0.1)
+    tally.expected[0, 0] = -1e-3
+    tally.expected[0, 1:] = 0.2 + 1e-3 / (tally.expected.shape[1] - 1)
+    made.doubt(tally, 1.2, 1)
+    block = tally.error[0].sum() / tally.expected[0].sum()
+    assert float(made.kept[0, 0]) == pytest.approx(1 - 0.1 * float(block), rel=1e-4)
+    assert (made.kept[0] > 0.9).all()
+
+
+def test_one_channel_is_its_own_part():
+    rolled, frames = Rolled(1, AREA, ENDS, 512), torch.randn(50, 1, *SHAPE)
+    linear = LocalLinear(1, 1, torch.arange(3)[:, None].expand(SHAPE), ENDS)
+    base = MeanForecast(linear, None, False)
+    rolled.parted.measure([frames], torch.ones(1), base)
+    x = torch.randn(4, 1, *SHAPE)
+    torch.testing.assert_close(drawn(rolled.parted, x, 0 * x), x, atol=1e-4, rtol=1e-4)
 
 
 def test_channels_that_decode_to_nothing_have_patterns_too():
@@ -438,13 +458,64 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
         for size, had, times in zip(patterns.size, fitted[f"rolled.{name}.size"], by, strict=True):
             torch.testing.assert_close(size, (times * had).clamp(*SIZE))
     assert asked == [windows, 1, windows]
-    kept = model.rolled.parted.kept.clone()
-    torch.testing.assert_close(kept, fitted["rolled.parted.kept"])
-    afresh()
-    asked.append(None)  # validation's first word, too, is that errors are larger
+    torch.testing.assert_close(model.rolled.parted.kept, fitted["rolled.parted.kept"])
+
+
+@pytest.mark.parametrize(("lacks", "more"), [(1.05, 1.05**2), (0.9, 1.0)])
+def test_what_validation_lacks_is_doubted_before_sizes_are_asked_for(
+    tiny_run, tiny, tiny_cache, tmp_path, monkeypatch, lacks, more
+):
+    model, said = Model.load(tiny_run), []
+    model.path = tmp_path
+    (tmp_path / "latents.zarr").symlink_to(tiny_run / "latents.zarr")
+    tallies = []
+
+    def improve(self, first, later, windows):
+        tallies.append((self, first, later, windows))
+
+    def doubt(self, later, more, windows):
+        said.append(("doubt", self, later, more, windows))
+
+    def lacking(model, data, threads, windows, ensembles):
+        said.append(("lacks", windows, ensembles))
+        return 7.0, lacks
+
+    monkeypatch.setattr(fit_rolled, "ROUNDS", (("parted", 16), ("parted", 16), ("decoded", 16)))
+    monkeypatch.setattr(Patterns, "improve", improve)
+    monkeypatch.setattr(Patterns, "doubt", doubt)
+    monkeypatch.setattr(fit_rolled, "_missing", lacking)
     fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)
-    less = model.rolled.parted.kept / kept
-    assert (less < 1 - 1e-4).float().mean() > 0.9 and (less < 1 + 1e-5).all()
+    held, first, again = (("lacks", *case) for case in (
+        (fit_rolled.FREELY, fit_rolled.HELD), (1, fit_rolled.FIRST),
+        (fit_rolled.FREELY, fit_rolled.HELD),
+    ))  # fmt: skip
+    parted, _, later, windows = tallies[1]
+    assert parted is model.rolled.parted and windows == fit_rolled.FREELY / 2
+    assert said == [held, ("doubt", parted, later, more, windows), first, again]
+
+
+def test_single_windows_of_validation_say_how_wide_first_ones_are(
+    tiny_run, tiny, tiny_cache, tmp_path, monkeypatch
+):
+    model, of = Model.load(tiny_run), fit_rolled.Windows.of
+    model.path = tmp_path
+    (tmp_path / "latents.zarr").symlink_to(tiny_run / "latents.zarr")
+    monkeypatch.setattr(fit_rolled, "ROUNDS", (("parted", 16),))
+    monkeypatch.setattr(Patterns, "improve", lambda *_: None)
+    monkeypatch.setattr(
+        fit_rolled.Windows, "of",
+        lambda model, splits, split, rolled=1: [] if split == "validation" and rolled > 1
+        else of(model, splits, split, rolled),
+    )  # fmt: skip
+    for patterns in model.rolled.kinds:
+        patterns.kept.fill_(1), patterns.size.fill_(1)
+    fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)
+    white = torch.as_tensor(model.facts["white_width"]).float()
+    assert (model.rolled.parted.kept == 1).all()
+    torch.testing.assert_close(
+        model.rolled.alike.size[1], white.expand_as(model.rolled.alike.size[1])
+    )
+    assert (model.rolled.alike.size[0] / white - 1).abs().min() > 1e-3
 
 
 def test_validation_says_how_much_is_missing(tiny_run, tiny, tiny_cache):

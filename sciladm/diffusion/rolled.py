@@ -182,7 +182,7 @@ class Patterns(nn.Module):
         into."""
         counts = (worth / worth.mean()).clamp(min=WORTH).view(-1, *[1] * self.area.ndim)
         self.root.copy_((counts * self.area).sqrt())
-        if apart is not None:
+        if apart is not None and self.groups > 1:  # one channel is its own part
             self.turn.copy_(apart.parts.turn)
             self.back.copy_(apart.parts.back)
             self.unit.copy_(apart.linear.left())
@@ -248,11 +248,16 @@ class Patterns(nn.Module):
 
     @torch.no_grad()
     def doubt(self, later: Tally, more: float, windows: float) -> None:
-        """Means as small as they should be where squared errors are ``more`` times those of the
-        ``later`` tally, of training, and truth and mean vary as much: what errors gain, the two
-        have less in common, and truth regresses with slope 1 − (more − 1)/2 · error²/mean²."""
-        slope = 1 - (more - 1) / 2 * _positive(later.error) / _positive(later.expected)
-        self.kept.mul_(slope.clamp(*SLOPE).to(self.kept) ** (1 / windows))
+        """Keep less of means that know their training data. Elsewhere squared errors are ``more``
+        times those of the ``later`` tally while truth and mean vary as much: the two have less in
+        common by half of what errors gain, and truth regresses on the mean with slope
+        1 − (more − 1)/2 · error²/mean². The tally's means had been kept ``windows`` times, on
+        average. A mean that is nothing (mean² within its noise) has its block's slope."""
+        error, square = _positive(later.error), later.expected
+        block = error.sum(1, keepdim=True) / _positive(square.sum(1, keepdim=True))
+        apart = (error / _positive(square)).where(square > LEAST, block)
+        slope = (1 - (more - 1) / 2 * apart).clamp(*SLOPE)
+        self.kept.mul_(slope.to(self.kept) ** (1 / windows))
 
     def _slope(self, tally: Tally) -> Tensor:
         """Of truth on the ensemble mean (block, own)."""

@@ -63,7 +63,6 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
         ):
             frames = (future.chunk(windows, 1)[0] for _, _, future in starts.spread(FRAMES))
             patterns.measure((frame.to(model.device) for frame in frames), worth, apart)
-        last: dict[str, Tally] = {}
         with ThreadPoolExecutor(
             parts(model.device), initializer=torch.set_num_threads, initargs=(THREADS,)
         ) as threads:
@@ -77,9 +76,10 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
                 )
                 first, later = (reduce(add, some) for some in zip(*told, strict=True))
                 own.improve(first, later, windows / 2)
-                last[name] = later
+                if own is rolled.parted:
+                    parted = later
                 report((number + 1) / len(ROUNDS))
-            _as_validation_says(model, data, threads, last["parted"], windows / 2)
+            _as_validation_says(model, data, threads, parted, windows / 2)
         for patterns in rolled.kinds:
             patterns.bound()
             if not (patterns.kept.isfinite().all() and patterns.size.isfinite().all()):
@@ -94,13 +94,14 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
 def _as_validation_says(
     model: Model, data: DataSet, threads: ThreadPoolExecutor, parted: Tally, windows: float
 ) -> None:
-    """Networks know their training data: elsewhere means agree less with what comes than the tally
-    of the last later windows says, ``windows`` on average, and ensembles are as wrong as they are
-    wide there."""
+    """Networks know their training data. Of parts, in later windows, as much of the mean is kept
+    as that leaves in common with what comes, ``parted`` being training's last tally and
+    ``windows`` how often, on average, its means had been kept: parts have patterns of every scale.
+    Then ensembles are made as wide as they are wrong."""
     rolled, found = model.rolled, _starts(model, data, "validation")
     longest = found[0] if found else 2
-    _, wrong = _missing(model, data, threads, longest, HELD)
-    rolled.parted.doubt(parted, max(1.0, wrong**2), windows)
+    _, lacks = _missing(model, data, threads, longest, HELD)
+    rolled.parted.doubt(parted, max(lacks**2, 1.0), windows)
     first = _missing(model, data, threads, 1, FIRST)
     later = _missing(model, data, threads, longest, HELD)
     beyond, whole = torch.tensor([first, later], device=model.device).T[..., None, None]
