@@ -14,6 +14,7 @@ from sciladm.baselines.linear_inverse import LinearInverseModel
 from sciladm.baselines.modes import Modes
 from sciladm.baselines.persistence import DampedAnomaly, damped_persistence, persistence
 from sciladm.baselines.series import Series, season_distance, spread_out, time_of_day
+from sciladm.calendar import later
 from sciladm.conventions import UserError
 from sciladm.metrics.derived import metrics
 from sciladm.metrics.ensemble import fair_crps
@@ -229,6 +230,31 @@ def test_dressing_adds_whole_error_fields_of_one_start():
         )
     with pytest.raises(UserError, match="No stretch of the validation split"):
         DressedForecast.fit("d", mean, Series(validation.times[:9], validation.read), LEADS, 4)
+
+
+def test_anomalies_of_a_dressed_forecast_are_damped_as_far_as_truth_follows_them():
+    """Truth follows twice what is forecast less noise; with the right slope errors are noise."""
+    rng, days = np.random.default_rng(0), np.arange(2000)
+    times = np.datetime64("2001-01-01", "ns") + days * np.timedelta64(1, "D")
+    season = 10 * np.sin(2 * np.pi * days / 365.2425)[:, None, None, None]
+    known, noise = rng.standard_normal((2, len(days), 2, 3, 4))
+    share = np.array([0.5, 0.0])[:, None, None]
+    x = (season + share * known + 0.1 * noise).astype(np.float32)
+    x[:, :, 0, 0] = np.nan  # land
+    series = Series(times, lambda index: x[index])
+    usual = HarmonicMean.fit(Series(times, lambda index: np.nan_to_num(x[index])))
+
+    def mean(init_time, leads):
+        return (season + known)[series.find(later(init_time, leads))].astype(np.float32)
+
+    area = np.array([1.0, 2.0, 3.0])[:, None]
+    leads = LEADS[LEADS % np.timedelta64(1, "D") == 0][:2]
+    dressed = DressedForecast.fit("d", mean, series, leads, 40, starts=600, usual=usual, area=area)
+    np.testing.assert_allclose(dressed.slope, [[0.5, 0.0]] * len(leads), atol=0.03)
+    assert np.nanstd(dressed.errors) == pytest.approx(0.1, rel=0.1)
+    members = dressed.forecast(times[700], leads)
+    came = x[series.find(later(times[700], leads))]
+    assert np.nanmax(np.abs(members.mean(0) - came)) < 0.45 and np.isnan(members[..., 0, 0]).all()
 
 
 def test_modes_are_orthonormal_and_lose_only_what_they_leave_out():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sciladm.baselines.harmonics import HarmonicMean
 from sciladm.baselines.series import (
     Fields,
     Leads,
@@ -32,7 +34,9 @@ class DressedForecast:
 
     A member takes the errors of one start at all leads and in all variables and places, so that
     they keep together as they did; starts of the season are preferred, and those of the
-    time of day where leads are not whole days.
+    time of day where leads are not whole days. With ``usual`` a forecast's anomaly from that
+    counts ``slope`` times (lead, channel), the regression of validation's truth on it: whoever
+    forecasts one state learns the size of what is there, not of what can be known of it.
     """
 
     name: str
@@ -42,6 +46,8 @@ class DressedForecast:
     errors: Fields
     members: int
     seed: int
+    usual: HarmonicMean | None = None
+    slope: Fields | None = None
 
     @classmethod
     def fit(
@@ -53,8 +59,11 @@ class DressedForecast:
         members: int,
         starts: int = 128,
         seed: int = 0,
+        usual: HarmonicMean | None = None,
+        area: NDArray[np.float64] | float = 1.0,
     ) -> DressedForecast:
-        """Runs `mean` from at most about `starts` times of validation, spread over it."""
+        """Runs `mean` from at most about `starts` times of validation, spread over it; cells count
+        by ``area`` (*space) in the regression."""
         possible = validation.starts(leads)
         if not possible.size:
             raise UserError(
@@ -63,9 +72,17 @@ class DressedForecast:
                 "errors. Lengthen the split or shorten the lead."
             )
         times = validation.times[spread_out(validation, possible, starts)]
-        truth = (validation.read(validation.find(later(t, leads))) for t in times)
-        errors = [true - mean(t, leads) for true, t in zip(truth, times, strict=True)]
-        return cls(name, mean, times, leads, np.stack(errors).astype(np.float32), members, seed)
+        said = [mean(t, leads) for t in times]
+        came = [validation.read(validation.find(later(t, leads))) for t in times]
+        slope = None
+        if usual is not None:
+            slope = _slope(said, came, [usual.at(later(t, leads)) for t in times], area)
+            said = [_damped(one, t, leads, usual, slope)
+                    for one, t in zip(said, times, strict=True)]  # fmt: skip
+        errors = np.stack([true - one for true, one in zip(came, said, strict=True)])
+        return cls(
+            name, mean, times, leads, errors.astype(np.float32), members, seed, usual, slope
+        )
 
     def forecast(self, init_time: np.datetime64, leads: Leads) -> Fields:
         """(member, lead, channel, *space); `leads` must be among those fitted."""
@@ -77,4 +94,31 @@ class DressedForecast:
         )
         nearest = order[: -(-3 * self.members // 2)]
         chosen = draw(self.members, nearest, self.seed, init_time)
-        return np.asarray(self.mean(init_time, leads) + self.errors[chosen][:, which])
+        said = self.mean(init_time, leads)
+        if self.usual is not None and self.slope is not None:
+            said = _damped(said, init_time, leads, self.usual, self.slope[which])
+        return np.asarray(said + self.errors[chosen][:, which])
+
+
+def _slope(
+    said: Sequence[Fields],
+    came: Sequence[Fields],
+    usual: Sequence[Fields],
+    area: NDArray[np.float64] | float,
+) -> Fields:
+    """(lead, channel), at least 0, of anomalies of truth on those of forecasts."""
+    product, square = 0.0, 1e-30
+    for x, y, mean in zip(said, came, usual, strict=True):
+        space = tuple(range(2, x.ndim))
+        weight = np.where(np.isfinite(y), area, 0.0)
+        anomaly = (x - mean).astype(np.float64)
+        product = product + (weight * anomaly * np.nan_to_num(y - mean)).sum(space)
+        square = square + (weight * np.square(anomaly)).sum(space)
+    return np.asarray(np.maximum(product / square, 0.0), np.float32)
+
+
+def _damped(
+    said: Fields, init_time: np.datetime64, leads: Leads, usual: HarmonicMean, slope: Fields
+) -> Fields:
+    mean = usual.at(later(init_time, leads))
+    return np.asarray(mean + slope.reshape(*slope.shape, *[1] * (said.ndim - 2)) * (said - mean))

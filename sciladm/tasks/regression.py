@@ -1,9 +1,10 @@
 """The dressed regression: what the same networks earn without diffusion.
 
 The network of the mean, trained for nothing but the mean (least squares), given all the steps that
-mean and denoiser had together, rolled out without noise, decoded without residual and dressed
-with whole validation errors. Where it wins, all that the model does for its spread earned nothing;
-where it loses, the merit may be that of the mean's scale rather than of diffusion.
+mean and denoiser had together, rolled out without noise, decoded without residual; its anomalies
+damped as validation says, for each channel and lead, and dressed with whole errors of that split.
+Where it wins, all that the model does for its spread earned nothing; where it loses, the merit may
+be that of the mean's scale rather than of diffusion.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from sciladm.baselines.dressed import DressedForecast
+from sciladm.baselines.harmonics import HarmonicMean
 from sciladm.baselines.series import Leads, Series, State
 from sciladm.calendar import later
 from sciladm.conventions import UserError, parse_duration
@@ -104,10 +106,14 @@ def dressed_regression(
     members: int,
     seed: int,
     voice: Voice,
+    usual: HarmonicMean,
 ) -> DressedForecast:
-    """The regression as an ensemble of ``members``."""
+    """The regression as an ensemble of ``members``, its anomalies from ``usual`` damped."""
     mean = RolledOut(model, train_regression(model, data, voice), state)
     window = model.recipe.window
     back = np.arange(1, window.past) * parse_duration(window.step)
     known = WithPast(validation.times, validation.read, back)
-    return DressedForecast.fit("dressed_regression", mean, known, leads, members, seed=seed)
+    return DressedForecast.fit(
+        "dressed_regression", mean, known, leads, members,
+        seed=seed, usual=usual, area=data.fields.grid.area,
+    )  # fmt: skip

@@ -93,7 +93,7 @@ def _makers(
     def regression() -> Baseline:
         assert model is not None, "asked before"
         return dressed_regression(
-            model, ground.data, state, validation, leads, members, seed, voice
+            model, ground.data, state, validation, leads, members, seed, voice, mean
         )
 
     return {
