@@ -32,7 +32,8 @@ def augment(
     overwrite: cli.OverwriteOption = False,
     quiet: cli.QuietOption = False,
 ) -> None:
-    """Write copies of the states in DATA, noised and drawn again by RUN.
+    """Write copies of the states in DATA, noised and drawn again by RUN; the same command resumes
+    it.
 
     \b
     Examples:

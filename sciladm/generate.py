@@ -29,7 +29,8 @@ def generate(
     overwrite: cli.OverwriteOption = False,
     quiet: cli.QuietOption = False,
 ) -> None:
-    """Write states that might have been: draws from the climate of RUN's training data.
+    """Write states that might have been, drawn from the climate of RUN's training data; the same
+    command resumes it.
 
     \b
     Examples:

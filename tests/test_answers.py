@@ -18,7 +18,7 @@ PARTS = [(times, range(m, min(m + 2, 5))) for times in ([3], [0, 2], [1]) for m 
 
 def a_plan(**asked):
     """Five members of four times in micro-batches of two; times of a series lie apart."""
-    blank = dask.array.full((5, 3, 4, 2), np.nan, dtype=np.float32, chunks=-1)
+    blank = dask.array.full((5, 3, 4, 2), np.nan, dtype=np.float32, chunks=2)
     ds = xr.Dataset(
         {
             "t": (("member", "x", "time", "y"), blank, {"units": "K"}),

@@ -13,12 +13,15 @@ import sciladm
 from sciladm import augment as augmenting
 from sciladm import generate as generating
 from sciladm.conventions import UserError
+from sciladm.data.blocks import unfinished
 from sciladm.diffusion.denoiser import Denoiser
 from sciladm.metrics.spectrum import spectrum_for
 from sciladm.tasks.augment import training
 from sciladm.tasks.copies import Copies, cover
 from sciladm.tasks.strength import Strength, shared
 from tests.conftest import small_run
+from tests.test_blocks import contents
+from tests.test_infill import interrupted
 
 
 @pytest.fixture
@@ -251,25 +254,105 @@ def door(module, *arguments):
     return ended.value.code
 
 
-def test_the_doors_write_what_the_methods_give(still, stills, tmp_path, capsys):
-    model, ds = still
-    ds.to_netcdf(tmp_path / "train.nc")
-    stills[1].isel(time=[0]).to_netcdf(tmp_path / "test.nc")
-    run, out = model.model.path, tmp_path / "made.zarr"
-    asking = (run, tmp_path / "train.nc", "--members", 2, "--strength", 0.2, "--seed", 3)
-    assert door(augmenting, *asking, "--out", out) == 0
-    want = model.augment(ds, 2, 0.2, seed=3)
+def same(out, want):
     with xr.open_zarr(out) as got:
-        xr.testing.assert_equal(got.load(), want)
-        assert got.attrs["augment_strength"] == 0.2 and got.attrs["synthetic"] == 1
-    assert door(augmenting, *asking, "--out", out) == 2 and "exists" in capsys.readouterr().err
-    assert door(generating, run, "--n", 2, "--out", out, "--overwrite") == 2
+        xr.testing.assert_identical(got.load(), want)
+        assert {name: v.dtype for name, v in got.items()} == {n: v.dtype for n, v in want.items()}
+
+
+def test_the_doors_write_what_the_methods_give(still, stills, tmp_path, monkeypatch, capsys):
+    """Of several files, with numbers and labels that the run knows nothing of."""
+    model, ds = still
+    place = (("y", "x"), np.arange(128.0).reshape(8, 16))
+    ds = ds.assign(other=2 * ds.tracer).assign_coords(place=place)
+    ds.isel(time=slice(0, 3)).to_netcdf(tmp_path / "early.nc")
+    ds.isel(time=slice(3, 8)).to_netcdf(tmp_path / "late.nc")
+    stills[1].isel(time=[0]).to_netcdf(tmp_path / "test.nc")
+    monkeypatch.chdir(tmp_path)
+    run, there = model.model.path, {p.name for p in tmp_path.iterdir()}
+    asking = (run, "early.nc", "late.nc", "--members", 2, "--strength", 0.2, "--out", "made.zarr")
+    assert door(augmenting, *asking, "--seed", 3) == 0
+    same("made.zarr", model.augment(ds, 2, 0.2, seed=3))
+    assert door(generating, run, "--n", 2, "--out", "made.zarr", "--overwrite") == 2
     assert "no generated store" in capsys.readouterr().err
-    lost = (run, tmp_path / "test.nc", "--out", tmp_path / "leak.zarr")
-    assert door(augmenting, *lost) == 2 and "not of the training split" in capsys.readouterr().err
-    assert {p.name for p in tmp_path.iterdir()} == {"train.nc", "test.nc", "made.zarr"}
-    assert door(augmenting, *asking, "--out", out, "--overwrite", "--batch", 8) == 0
-    drawn = (run, "--n", 3, "--like", tmp_path / "train.nc", "--out", tmp_path / "drawn.zarr")
+    assert door(augmenting, run, "test.nc", "--out", "leak.zarr") == 2
+    assert "not of the training split" in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == there | {"made.zarr"}
+    assert door(augmenting, *asking, "--seed", 4, "--overwrite", "--batch", 8) == 0
+    same("made.zarr", model.augment(ds, 2, 0.2, seed=4))
+    drawn = (run, "--n", 3, "--like", "early.nc", "--like", "late.nc", "--out", "drawn.zarr")
     assert door(generating, *drawn) == 0
-    with xr.open_zarr(tmp_path / "drawn.zarr") as got:
-        xr.testing.assert_equal(got.load(), model.generate(3, like=ds))
+    same("drawn.zarr", model.generate(3, like=ds))
+    assert door(augmenting, *asking[:-1], "drawn.zarr", "--overwrite") == 2
+    assert "no augmented store" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "asking", "blocks"),
+    [
+        (augmenting, ("days.nc", "--members", 9, "--strength", 0.3), 6),
+        (augmenting, ("days.nc", "--members", 9, "--strength", 0), 18),
+        (generating, ("--n", 19), 3),
+    ],
+)
+def test_the_doors_go_on_where_they_were_stopped(
+    film, tmp_path, monkeypatch, module, asking, blocks
+):
+    """Days in any order, two of them in no whole window; micro-batches that are not full."""
+    model, ds = film
+    mixed = xr.concat([ds, days(model, slice(20, 22))], "time").astype("f8")
+    mixed = mixed.isel(time=[8, 2, 0, 5, 3, 7, 1, 4, 6]).transpose("x", "time", "y")
+    mixed.to_netcdf(tmp_path / "days.nc")
+    monkeypatch.chdir(tmp_path)
+    asked = model.model.path, *asking, "--out"
+    assert door(module, *asked, "whole.zarr") == 0
+    same("whole.zarr", model.generate(19) if module is generating else model.augment(
+        mixed, 9, asking[-1]))  # fmt: skip
+    with monkeypatch.context() as patch:
+        interrupted(patch, 2)
+        assert door(module, *asked, "begun.zarr") == 130
+    assert unfinished(tmp_path / "begun.zarr") == blocks - 2
+    assert door(module, *asked, "begun.zarr") == 0
+    assert contents(tmp_path / "begun.zarr") == contents(tmp_path / "whole.zarr")
+
+
+def test_other_questions_are_refused(still, films, tmp_path, monkeypatch, capsys):
+    """What is there stays; the same question is answered already."""
+    model, ds = still
+    ds, run, film = ds.isel(time=slice(0, 2)), model.model.path, films[0].model.path
+    for name, states in {
+        "days": ds, "more": days(model, slice(0, 3)), "later": days(model, slice(1, 3)),
+        "listed": ds.drop_vars(ds.coords).assign_coords({k: ds[k] for k in [*ds.coords][::-1]}),
+        "values": ds + 1e-3, "double": ds.astype("f8"), "turned": ds.isel(y=slice(None, None, -1)),
+    }.items():  # fmt: skip
+        states.to_netcdf(tmp_path / f"{name}.nc")
+    monkeypatch.chdir(tmp_path)
+    copies, draws = ("--members", 2), ("--n", 2, "--like")
+    for module, asking in ((augmenting, (run, "days.nc", *copies)),
+                           (generating, (run, *draws, "days.nc"))):  # fmt: skip
+        assert door(module, *asking, "--out", f"{module.__name__}.zarr") == 0
+    before = contents(tmp_path)
+    for module, asking, told in (
+        (augmenting, (run, "days.nc", *copies), None),
+        (augmenting, (run, "listed.nc", *copies), None),
+        (augmenting, (run, "days.nc", "--members", 3), "asked.members: 2 there, 3 now"),
+        (augmenting, (run, "days.nc", *copies, "--seed", 1), "asked.seed: 0 there, 1 now"),
+        (augmenting, (run, "days.nc", *copies, "--strength", 0), "asked.strength: 0.4 there"),
+        (augmenting, (run, "days.nc", *copies, "--set", "sampler.steps=9"), "sampler.steps: 18"),
+        (augmenting, (run, "values.nc", *copies), "given: "),
+        (augmenting, (run, "later.nc", *copies), "given: "),
+        (augmenting, (run, "more.nc", *copies), "given: "),
+        (augmenting, (run, "turned.nc", *copies), "labels: "),
+        (augmenting, (run, "double.nc", *copies), "layout.tracer[0]: float32 there, float64 now"),
+        (generating, (run, *draws, "days.nc"), None),
+        (generating, (run, "--n", 3, "--like", "days.nc"), "asked.n: 2 there, 3 now"),
+        (generating, (run, *draws, "days.nc", "--seed", 1), "asked.seed: 0 there, 1 now"),
+        (generating, (run, *draws, "days.nc", "--set", "sampler.steps=9"), "sampler.steps: 18"),
+        (generating, (run, *draws, "later.nc"), "labels: "),
+        (generating, (film, *draws, "days.nc"), "run: "),
+    ):
+        code = door(module, *asking, "--out", f"{module.__name__}.zarr")
+        said = capsys.readouterr().err
+        assert code == (2 if told else 0), (asking, said)
+        assert not told or ("another configuration" in said and told in said), (asking, said)
+        assert contents(tmp_path) == before

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from sciladm import forecast, train
 from sciladm.model import Model
+from sciladm.tasks.augment import training
 from sciladm.training.average import at_width
 from tests.conftest import QUICK, ROUNDS
 
@@ -23,6 +25,7 @@ KILLER = """
 import json, os, signal, sys
 from importlib import import_module
 import sciladm.tasks.fit, sciladm.tasks.fit_rolled, sciladm.tasks.validate, sciladm.tasks.write
+import sciladm.tasks.generate
 import torch._dynamo  # which optimisers load, in seconds
 
 def deadly(function, left):
@@ -34,7 +37,8 @@ def deadly(function, left):
 
 rounds, doors = json.loads(sys.argv[1])
 sciladm.tasks.fit_rolled.ROUNDS = rounds
-for door, (calls, arguments) in doors.items():
+for door, (cache, calls, arguments) in doors.items():
+    os.environ["SCILADM_CACHE"] = cache
     for number in calls:
         child = os.fork()
         if child == 0:
@@ -84,18 +88,44 @@ def asked(run, out, members=10):
 
 
 @pytest.fixture(scope="module")
-def killed(tiny_run, tiny, tmp_path_factory):
+def small(stills, gaussian_folder):
+    """A run that draws states by themselves, its cache, and a file of two training states."""
+    cache, days = gaussian_folder / "cache", gaussian_folder / "days.nc"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCILADM_CACHE", str(cache))
+        data = training(stills[0].model)
+    data.frames.ds.isel(time=data.indices("train")[:2]).to_netcdf(days)
+    return stills[0].model.path, cache, days
+
+
+def drawn(small, folder):
+    """Doors whose stores are several micro-batches of copies, and of draws of the climate."""
+    run, _, days = small
+    own = {"augment": (days, "--members", "9"), "generate": ("--n", "19")}
+    return {door: (run, *some, "--out", folder / f"{door}.zarr", "--batch", 8, "--quiet")
+            for door, some in own.items()}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_run, tiny, small, tmp_path_factory):
     """A folder of what doors made that were killed on their way, and how often each was."""
     folder = tmp_path_factory.mktemp("killed")
     lines = {
         "forecast": asked(tiny_run, folder / "F.zarr"),
         "train": (ROOT / "recipes/tiny.yaml", "--run-dir", folder / "run", *SETTINGS, "--quiet"),
+        **drawn(small, folder),
     }
     kills = {
         "forecast": np.random.default_rng(0).integers(1, 60, size=4).tolist(),
         "train": np.random.default_rng(1).integers(20, 160, size=2).tolist(),
+        "augment": np.random.default_rng(2).integers(20, 140, size=3).tolist(),
+        "generate": np.random.default_rng(3).integers(20, 140, size=3).tolist(),
     }
-    doors = {door: ([*kills[door], 0], [*map(str, line)]) for door, line in lines.items()}
+    doors = {
+        door: (str(small[1] if door in drawn(small, folder) else tiny.cache), [*kills[door], 0],
+               [*map(str, line)])
+        for door, line in lines.items()
+    }  # fmt: skip
     process = python("-c", KILLER, json.dumps((ROUNDS, doors)), cache=tiny.cache)
     ends = [line.split() for line in done(process)[0].splitlines()]
     count = {}
@@ -143,7 +173,19 @@ def test_forecast_killed_at_many_calls(killed, tiny_run, tiny_cache, tmp_path):
     lines = (tiny_run / "test_reads.jsonl").read_text().splitlines()
     told = [(line["task"], line["store"], line["inits"]) for line in map(json.loads, lines)]
     assert told.count(("forecast", "F.zarr", 2)) == told.count(("forecast", "whole.zarr", 2)) == 1
-    assert sorted(p.name for p in folder.iterdir()) == ["F.zarr", "run"]
+    names = ["F.zarr", "augment.zarr", "generate.zarr", "run"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+
+
+@pytest.mark.parametrize("door", ["augment", "generate"])
+def test_copies_and_draws_killed_at_many_calls(killed, small, tmp_path, monkeypatch, door):
+    folder, count = killed
+    assert count[door] == 3
+    monkeypatch.setenv("SCILADM_CACHE", str(small[1]))
+    with pytest.raises(SystemExit):
+        import_module(f"sciladm.{door}").main([*map(str, drawn(small, tmp_path)[door])])
+    name = f"{door}.zarr"
+    assert contents(folder / name) == contents(tmp_path / name)
 
 
 def test_training_killed_at_many_calls(killed, tiny_run):

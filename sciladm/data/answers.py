@@ -32,8 +32,10 @@ from sciladm.data.durable import (
 )
 from sciladm.data.plan import FILES, RECORDS
 
-KEPT = ("units", "calendar", "dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
-"""What of an encoding still holds for variables that are no answer."""
+PACKED = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
+"""What of an encoding says how numbers are packed."""
+KEPT = ("units", "calendar", *PACKED)
+"""What of it still holds for variables that are no answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +137,9 @@ def _create(path: Path, plan: AnswerPlan) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         ds.to_zarr(
-            new, mode="w-", compute=False, encoding=encoding, zarr_format=3, consolidated=True
-        )
+            new, mode="w-", compute=False, encoding=encoding, zarr_format=3, consolidated=True,
+            safe_chunks=False,  # lazy chunks need not be those of the store: none is written
+        )  # fmt: skip
     records = zarr.create_group(new / RECORDS, zarr_format=3)
     records.attrs["plan"] = plan.identity
     for name in ("done", "told"):

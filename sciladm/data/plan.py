@@ -146,13 +146,16 @@ class ForecastPlan:
         return rename_out(ds.sortby(["latitude", "longitude"]), "weatherbench2")
 
 
+def unknown(shape: tuple[int, ...], kind: Any) -> Any:
+    """Nothing but NaN, which takes no memory."""
+    return dask.array.full(shape, np.nan, dtype=kind, chunks=-1)  # type: ignore[no-untyped-call]
+
+
 def write_template(path: Path, plan: ForecastPlan) -> None:
     """Coordinates, attributes, arrays without chunks (NaN), and an empty set of records."""
     inits, members, leads = len(plan.init_times), plan.members, len(plan.leads)
     whole = {
-        str(name): dask.array.full(  # type: ignore[no-untyped-call]
-            (inits, members, leads, *v.shape), np.nan, dtype=np.float32, chunks=-1
-        )
+        str(name): unknown((inits, members, leads, *v.shape), np.float32)
         for name, v in plan.state.data_vars.items()
     }
     ds = plan.arrange(whole).drop_encoding()

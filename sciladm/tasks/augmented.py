@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from sciladm.conventions import UserError
 from sciladm.tasks.augment import Asked, left_out, refuse_strangers, training
-from sciladm.tasks.copies import Array, Copies, cover
+from sciladm.tasks.copies import Array, Copies
 from sciladm.tasks.gaps import Gaps
 from sciladm.tasks.strength import Strength
 from sciladm.tasks.trained import TrainedModel, load
@@ -54,12 +54,11 @@ class AugmentedDataset(Dataset[Item]):
         times, self._states, self.members = gaps.frames.times, gaps.values, asked.members
         refuse_strangers(run, data, times, self._states)
         self._copies = Copies(run, times, self._states, Strength.of(run, data, strength), seed)
-        self._windows = {n: window for window in cover(times, run) for n in window.kept.tolist()}
+        self._windows = {n: one for one in self._copies.windows for n in one.kept.tolist()}
         made = np.isin(np.arange(len(times)), list(self._windows))
         if not made.all():
             raise UserError(left_out(run, times, made) + "; give data without them")
-        given = ds[gaps.time].values if gaps.time else times
-        self._order = np.argsort(given, kind="stable").argsort()
+        self._order = np.argsort(gaps.order)
         self._held: dict[int, Array] = {}
 
     def __len__(self) -> int:

@@ -7,8 +7,8 @@ however little noise there is.
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from sciladm.diffusion.noise import Key, unit_normal
 from sciladm.diffusion.sampler import Near
 from sciladm.model import Model
 from sciladm.tasks.gaps import series
-from sciladm.tasks.run import THREADS
+from sciladm.tasks.run import side_by_side
 from sciladm.tasks.strength import Strength
 
 Array = NDArray[np.float32]
@@ -62,14 +62,28 @@ class Copies:
     strength: Strength
     seed: int
 
+    @cached_property
+    def windows(self) -> list[Window]:
+        """What is drawn together; of originals each is by itself."""
+        if self.strength.asked == 0:
+            return [Window(np.array([n]), np.array([True])) for n in range(len(self.times))]
+        return list(cover(self.times, self.model))
+
+    def blocks(self, windows: list[Window], members: int) -> list[tuple[Window, range]]:
+        """The micro-batches of members of one window after another."""
+        model, size = self.model, self.model.recipe.micro_batch
+        _ = model.sampler, model.latent_statics  # made once, before several threads want them
+        parts = [range(m, min(m + size, members)) for m in range(0, members, size)]
+        return [(window, part) for window in windows for part in parts]
+
     @torch.inference_mode()
-    def block(self, window: Window, first: int) -> Array:
-        """A micro-batch of copies of a window, from member number ``first`` on:
-        (member, future, channel, *space)."""
+    def block(self, window: Window, members: range) -> Array:
+        """Copies of a window, one micro-batch at most: (member, future, channel, *space)."""
         model, denoiser, past = self.model, self.model.denoiser, self.model.recipe.window.past
         size = model.recipe.micro_batch
         if self.strength.asked == 0:
-            return np.repeat(self.values[window.numbers[past:]][None], size, axis=0)
+            future = window.numbers[-len(window.new) :]
+            return np.repeat(self.values[None, future], len(members), axis=0)
         times = self.times[window.numbers]
         x = model.anomalies(self.values[window.numbers], times)
         z = model.autoencoder.encode(x, model.statics)
@@ -78,7 +92,7 @@ class Copies:
                       for part in (z[:past], z[past:]))  # fmt: skip
         forcings = model.forcings(times[past:]).expand(size, -1, *model.grid.shape)
         context = denoiser.context(known, forcings, model.latent_statics)
-        keys = self._keys(times[past], first)
+        keys = self._keys(times[past], members[0])
         sampler, kept = self.strength.sampler, self.strength.kept
         near = Near(sampler, denoiser.white(own, context)) if sampler else None
         drawn = model.draw(context, keys, near)
@@ -91,23 +105,15 @@ class Copies:
             same = np.repeat(time, size)
             states = model.normaliser.denormalise(fields.cpu().numpy(), same)
             out.append(np.where(model.normaliser.valid, states, np.float32(np.nan)))
-        return np.stack(out, axis=1)
+        return np.stack(out, axis=1)[: len(members)]
 
     def draw(
         self, windows: list[Window], members: int, workers: int
-    ) -> Iterator[tuple[Window, slice, Array]]:
-        """All members of some windows: the window, which members, and their frames (member,
-        future, channel, *space); ``workers`` micro-batches side by side, one thread each."""
-        model = self.model
-        _ = model.sampler, model.latent_statics, model.residual, model.denoiser
-        starts = range(0, members, model.recipe.micro_batch)
-        asked = [(window, first) for window in windows for first in starts]
-        with ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(THREADS,)
-        ) as threads:
-            drawn = threads.map(lambda one: self.block(*one), asked)
-            for (window, first), states in zip(asked, drawn, strict=True):
-                yield window, slice(first, members), states[: members - first]
+    ) -> Iterator[tuple[tuple[Window, range], Array]]:
+        """All `blocks` of some windows with the copies in each, ``workers`` of them side by side,
+        one thread each."""
+        asked = self.blocks(windows, members)
+        return side_by_side(lambda one: self.block(*one), asked, workers)
 
     def _keys(self, time: np.datetime64, first: int) -> list[Key]:
         (valid,) = ticks(np.array([time]))

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from sciladm.calendar import find, later
 from sciladm.conventions import UserError, roles
+from sciladm.data.answers import PACKED
 from sciladm.data.frames import Frames
 from sciladm.data.labels import level_numbers, places
+from sciladm.data.plan import unknown
 from sciladm.data.times import Times
 from sciladm.model import Model
-from sciladm.tasks.whole import PACKED
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -60,9 +61,8 @@ class Gaps:
         for name, numbers in self.model.fields.groups.items():
             rows = [self.model.fields.channels[n].inverse(values[:, :, n]) for n in numbers]
             given = self.frames.ds[name]
-            kind = given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
             same = [kept[:, n] for n in numbers]
-            out[name] = self._placed(name, given.astype(kind), rows, same)
+            out[name] = self._placed(name, given.astype(drawn_as(given)), rows, same)
             out[name].encoding = packing(given, out[name].values)
         return out
 
@@ -110,14 +110,29 @@ class Gaps:
         """What the dimension of time was called, if there was one."""
         return next((theirs for theirs, ours in self._names.items() if ours == "time"), None)
 
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """Which of the states as they were given each of the sorted ones is."""
+        time = self.time
+        return np.arange(1) if time is None else np.argsort(self.given[time].values, kind="stable")
+
+    def part(self, numbers: NDArray[np.int64]) -> "Gaps":
+        """Some of the states by themselves."""
+        names = list(self.model.fields.groups)
+        return Gaps.of(self.model, self.frames.ds[names].isel(time=numbers))
+
+    def template(self, new: Mapping[str, xr.DataArray]) -> xr.Dataset:
+        """`returned`, with all that is not ``new`` in memory."""
+        whole = self.returned(new)
+        return whole.drop_vars(list(new)).compute().assign({name: whole[name] for name in new})
+
     def returned(self, new: Mapping[str, xr.DataArray]) -> xr.Dataset:
         """The Dataset that was given with ``new`` variables, under its own names and order."""
         named = self.renamed(self.frames.ds.drop_vars(list(self.model.fields.groups)).assign(new))
         time = self.time
         if time is None:
             return named.assign_coords(self.given.coords)
-        order = self.given[time].argsort(kind="stable").argsort().values
-        return named.isel({time: order}).assign_coords(self.given.coords)
+        return named.isel({time: np.argsort(self.order)}).assign_coords(self.given.coords)
 
     def renamed(self, ds: xr.Dataset) -> xr.Dataset:
         """``ds`` with the dimensions of what was given, under their own names."""
@@ -140,6 +155,19 @@ def series(times: Times, model: Model) -> Iterator[NDArray[np.int64]]:
         while after[one[-1]] >= 0:
             one.append(after[one[-1]])
         yield np.array(one)
+
+
+def drawn_as(given: xr.DataArray) -> np.dtype[Any]:
+    """The kind of number that the answer to a variable has."""
+    return given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
+
+
+def yet_unknown(given: xr.DataArray, ahead: Mapping[str, Any], kind: Any) -> xr.DataArray:
+    """A variable as it was given, over some more dimensions, of which nothing is known yet."""
+    shape = (*(len(values) for values in ahead.values()), *given.shape)
+    coords: dict[Any, Any] = {**given.coords, **ahead}
+    dims: tuple[Any, ...] = (*ahead, *given.dims)
+    return xr.DataArray(unknown(shape, kind), coords, dims, given.name, given.attrs)
 
 
 def packing(given: xr.DataArray, drawn: Array | None) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """Draws from the climate of the training data, given nothing but the season."""
 
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,46 +12,59 @@ from numpy.typing import NDArray
 
 from sciladm.calendar import later
 from sciladm.conventions import UserError
+from sciladm.data.answers import AnswerPlan
 from sciladm.data.frames import Frames
+from sciladm.data.plan import unknown
 from sciladm.data.times import Times, ticks
 from sciladm.diffusion.noise import Key
 from sciladm.model import Model
 from sciladm.tasks.augment import training
-from sciladm.tasks.run import THREADS, origin
+from sciladm.tasks.run import origin, side_by_side
 from sciladm.tasks.voice import Voice
-from sciladm.tasks.whole import write_answer
+from sciladm.tasks.write_blocks import Drawn, identity, refuse_foreign, write_blocks
 
 Array = NDArray[np.float32]
-Report = Callable[..., None]
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Samples by number: ``times`` (sample, future) of their frames, and the ``members`` (sample,)
-    of their noise."""
+    """Samples by number, of which the ``blocks`` are asked for: ``times`` (sample, future) of
+    their frames, and the ``members`` (sample,) of their noise."""
 
     model: Model
+    blocks: list[range]
     times: Times
     members: list[int]
     seed: int
 
     @classmethod
-    def of(cls, model: Model, first: Times, seed: int) -> "Draws":
-        """For samples whose first frames are of these times. A sample is the member of its time
-        that it is the next one of: copies of full strength are the same draws."""
+    def of(cls, model: Model, n: int, like: xr.Dataset | None, seed: int) -> "Draws":
+        """``n`` samples, and as many more as fill the last micro-batch. A sample is the member of
+        its time that it is the next one of: copies of full strength are the same draws."""
+        window, size = model.recipe.window, model.recipe.micro_batch
+        if n < 1:
+            raise UserError(f"n counts samples, at least 1; got {n}")
+        if window.past:
+            raise UserError(
+                f"this run draws states given the {window.past} before them, and of those there "
+                "is no draw; a run trained with window.past: 0 draws from the climate"
+            )
+        _ = model.sampler, model.latent_statics  # made once, before several threads want them
+        blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
+        first = seasons(model, len(blocks) * size, like, seed)
         met: Counter[int] = Counter()
         members = []
         for tick in ticks(first).tolist():
             members.append(met[tick])
             met[tick] += 1
-        offsets = model.step * np.arange(model.recipe.window.future)
-        return cls(model, later(first[:, None], offsets), members, seed)
+        offsets = model.step * np.arange(window.future)
+        return cls(model, blocks, later(first[:, None], offsets), members, seed)
 
     @torch.inference_mode()
-    def block(self, start: int) -> Array:
-        """A micro-batch of samples from number ``start`` on (sample, frame, channel, *space)."""
+    def block(self, samples: range) -> Array:
+        """The samples of a micro-batch (sample, frame, channel, *space)."""
         model = self.model
-        rows = slice(start, start + model.recipe.micro_batch)
+        rows = slice(samples.start, samples.start + model.recipe.micro_batch)
         times = self.times[rows]
         forcings = torch.stack([model.forcings(one) for one in times])
         nothing = forcings[:, :0]
@@ -61,7 +73,18 @@ class Draws:
         keys = [Key(self.seed, int(tick), 0, member) for tick, member in numbers]
         frames = model.draw(context, keys)
         states = [model.decode(frames[:, n], times[:, n], keys, n) for n in range(times.shape[1])]
-        return np.stack(states, axis=1)
+        return np.stack(states, axis=1)[: len(samples)]
+
+    def labelled(self, values: Any, samples: range) -> xr.Dataset:
+        """Some samples (sample, frame, channel, *space) under their labels, with their origin."""
+        dims: tuple[str, ...] = ("sample", "frame")
+        times = self.times[samples.start : samples.stop]
+        if times.shape[1] == 1:
+            dims, values, times = dims[:1], values[:, 0], times[:, 0]
+        labels = {"sample": np.array(samples), "time": (dims, times)}
+        about = {"parent_time": "none", "parent_split": "none", "generate_seed": self.seed}
+        named = self.model.fields.to_dataset(values, dims, labels)
+        return named.assign_attrs(origin(self.model) | about)
 
 
 def seasons(model: Model, n: int, like: xr.Dataset | None, seed: int) -> Times:
@@ -76,46 +99,27 @@ def seasons(model: Model, n: int, like: xr.Dataset | None, seed: int) -> Times:
     return np.asarray(there[(generator.random(n) * len(there)).astype(int)])
 
 
-def generate(
-    model: Model,
-    n: int,
-    like: xr.Dataset | None,
-    seed: int,
-    workers: int,
-    report: Report = lambda *_: None,
-) -> xr.Dataset:
+def generate(model: Model, n: int, like: xr.Dataset | None, seed: int, workers: int) -> xr.Dataset:
     """What `TrainedModel.generate` says."""
-    window, size = model.recipe.window, model.recipe.micro_batch
-    if n < 1:
-        raise UserError(f"n counts samples, at least 1; got {n}")
-    if window.past:
-        raise UserError(
-            f"this run draws states given the {window.past} before them, and of those there is no "
-            "draw; a run trained with window.past: 0 draws from the climate"
-        )
-    starts = range(0, n, size)
-    draws = Draws.of(model, seasons(model, len(starts) * size, like, seed), seed)
-    _ = model.sampler, model.latent_statics, model.residual, model.denoiser
-    parts = []
-    with ThreadPoolExecutor(
-        workers, initializer=torch.set_num_threads, initargs=(THREADS,)
-    ) as threads:
-        for states in threads.map(draws.block, starts):
-            parts.append(states)
-            report(len(parts) / len(starts))
-    values, times = np.concatenate(parts)[:n], draws.times[:n]
-    dims: tuple[str, ...] = ("sample", "frame")
-    if window.future == 1:
-        dims, values, times = dims[:1], values[:, 0], times[:, 0]
-    labels = {"sample": np.arange(n), "time": (dims, times)}
-    about = {"parent_time": "none", "parent_split": "none", "generate_seed": seed}
-    return model.fields.to_dataset(values, dims, labels).assign_attrs(origin(model) | about)
+    draws = Draws.of(model, n, like, seed)
+    parts = [states for _, states in side_by_side(draws.block, draws.blocks, workers)]
+    return draws.labelled(np.concatenate(parts), range(n))
 
 
 def write_generate(
     model: Model, n: int, like: xr.Dataset | None, seed: int, workers: int,
     out: Path, overwrite: bool, voice: Voice,
 ) -> None:  # fmt: skip
-    """Samples in a new zarr store ``out``, whole or not at all."""
-    made = lambda report: generate(model, n, like, seed, workers, report)
-    write_answer("generate", made, out, overwrite, voice)
+    """Samples in a zarr store ``out``, which the same command goes on with."""
+    refuse_foreign("generate", out, overwrite)
+    draws, fields = Draws.of(model, n, like, seed), model.fields
+    shape = n, draws.times.shape[1], len(fields.channels), *fields.grid.shape
+    template = draws.labelled(unknown(shape, np.float32), range(n))
+    own = identity(model, template, asked={"n": n, "seed": seed})
+    plan = AnswerPlan(template, {"sample": model.recipe.micro_batch}, len(draws.blocks), own)
+
+    def draw(number: int) -> Drawn:
+        samples = draws.blocks[number]
+        return {"sample": samples}, draws.labelled(draws.block(samples), samples), 0.0
+
+    write_blocks("generate", plan, draw, workers, out, overwrite, voice)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sciladm.model import Model
 from sciladm.observe.rows import frames_of
-from sciladm.tasks.gaps import Gaps, packing
+from sciladm.tasks.gaps import Gaps, drawn_as, packing
 from sciladm.tasks.infill import QUANTILES, Wish, infill, notes, on_its_grid
 
 
@@ -52,8 +52,7 @@ def _series(model: Model, ds: xr.Dataset, wish: Wish) -> xr.Dataset:
 def variables_of(given: str, gaps: Gaps, wish: Wish) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Variables of the answer to one of the question: name, dimensions that come first with their
     coordinates, and dtype."""
-    kind = gaps.frames.ds[given].dtype
-    kind = kind if kind.kind == "f" else np.dtype(np.float32)
+    kind = drawn_as(gaps.frames.ds[given])
     if wish.output == "members":
         yield given, {"member": np.arange(wish.members)}, kind
     elif wish.output == "quantiles":

@@ -25,8 +25,9 @@ WINDOWS = 256
 
 @dataclass(frozen=True)
 class Strength:
-    """The sampler that takes copies ``asked`` far, None where they begin at noise alone; ``kept``,
-    the correlation with the original of what is drawn anew that no sampler draws."""
+    """The sampler that takes copies ``asked`` far, None where they begin at noise alone or are
+    the originals; ``kept``, the correlation with the original of what is drawn anew that no
+    sampler draws."""
 
     asked: float
     kept: float
@@ -37,6 +38,8 @@ class Strength:
         """UserError for what cannot be had."""
         if not 0 <= asked <= 1:
             raise UserError(f"strength {asked:g}: from 0, the originals, to 1, the climate")
+        if asked == 0:
+            return cls(asked, 1.0, None)
         wanted, common = math.sqrt(1 - asked), shared(model, data)
         if wanted < common:
             raise UserError(

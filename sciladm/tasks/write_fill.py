@@ -1,13 +1,9 @@
 """Filled gaps as a store: one series and micro-batch of members after another, resumable."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import dask.array
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -16,13 +12,12 @@ from sciladm.conventions import UserError
 from sciladm.data.answers import AnswerPlan
 from sciladm.model import Model
 from sciladm.observe import Derived
-from sciladm.tasks.gaps import Gaps
+from sciladm.tasks.gaps import yet_unknown
 from sciladm.tasks.given import Given
 from sciladm.tasks.infill import Asked, Wish, given_mark, notes, on_its_grid, reduced, solved
 from sciladm.tasks.lazy import attributes_of, variables_of
-from sciladm.tasks.run import machine
 from sciladm.tasks.voice import Voice
-from sciladm.tasks.whole import refuse_foreign, write_blocks
+from sciladm.tasks.write_blocks import Drawn, digest, identity, refuse_foreign, write_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,20 +49,17 @@ def write_infill(
         for numbers in gaps.series()
         for m in range(0, wish.members, each)
     ]
-    identity = {
-        "attributes": machine(model.device) | {"versions": notes(model, wish)["infill_versions"]},
-        "asked": {k: v for k, v in notes(model, wish).items() if k != "infill_versions"},
-        "output": wish.output,
-        "given": _digest(asked),
-    }
-    time = gaps.time or "time"
-    plan = AnswerPlan(_template(asked, wish), {"member": size, time: 1}, len(parts), identity)
-    order = np.arange(1) if gaps.time is None else np.argsort(ds[time].values, kind="stable")
+    template, time = _template(asked, wish), gaps.time or "time"
+    own = identity(
+        model, template, output=wish.output, given=_digest(asked),
+        asked={k: v for k, v in notes(model, wish).items() if k != "infill_versions"},
+    )  # fmt: skip
+    plan = AnswerPlan(template, {"member": size, time: 1}, len(parts), own)
 
-    def draw(number: int) -> tuple[Mapping[str, Sequence[int]], xr.Dataset, float]:
+    def draw(number: int) -> Drawn:
         part = parts[number]
         filled, left = _filled(asked, wish, part)
-        place = {"member": part.members, time: order[part.numbers].tolist()}
+        place = {"member": part.members, time: gaps.order[part.numbers].tolist()}
         return place, filled, left
 
     write_blocks("infill", plan, draw, wish.workers, out, overwrite, voice,
@@ -85,9 +77,9 @@ def _filled(asked: Asked, wish: Wish, part: Part) -> tuple[xr.Dataset, float]:
             drawn = given.members(part.members[first])
             for member, states in enumerate(drawn[: len(part.members) - first], start=first):
                 values[member] = model.normaliser.denormalise(states, gaps.frames.times[numbers])
-    own = Gaps.of(model, gaps.frames.ds[list(model.fields.groups)].isel(time=numbers))
     kept = asked.kept[numbers] | ~model.normaliser.valid
-    filled = xr.Dataset(reduced(own.answer(values, kept), wish.output)).drop_vars("time")
+    answer = gaps.part(numbers).answer(values, kept)
+    filled = xr.Dataset(reduced(answer, wish.output)).drop_vars("time")
     return gaps.renamed(filled), max(left, default=0.0)
 
 
@@ -96,29 +88,20 @@ def _template(asked: Asked, wish: Wish) -> xr.Dataset:
     gaps = asked.gaps
     new: dict[str, xr.DataArray] = {}
     for given in gaps.model.fields.groups:
-        of = gaps.frames.ds[given]
         for name, ahead, kind in variables_of(given, gaps, wish):
-            shape = (*(len(values) for values in ahead.values()), *of.shape)
-            if kind.kind == "b":
-                continue
-            blank = dask.array.full(shape, np.nan, dtype=kind, chunks=-1)  # type: ignore[no-untyped-call]
-            dims: tuple[Any, ...] = (*ahead, *of.dims)
-            coords: dict[Any, Any] = {**of.coords, **ahead}
-            new[name] = xr.DataArray(blank, coords, dims, name, attributes_of(name, given, gaps))
+            if kind.kind == "f":
+                new[name] = yet_unknown(gaps.frames.ds[given], ahead, kind)
+                new[name].attrs = attributes_of(name, given, gaps)
     about = notes(gaps.model, wish) | {"infill_given": given_mark(gaps.values, gaps.observed)}
-    return gaps.returned(new | gaps.seen()).assign_attrs(about)
+    return gaps.template(new | gaps.seen()).assign_attrs(about)
 
 
 def _digest(asked: Asked) -> str:
     """Hash of all that was observed, when, and with which errors."""
-    gaps, digest = asked.gaps, hashlib.sha256()
-    arrays: list[Any] = [gaps.frames.times.astype(str), gaps.observed, asked.error,
-                         gaps.values[gaps.observed]]  # fmt: skip
+    gaps = asked.gaps
+    arrays: list[Any] = [gaps.frames.times, gaps.observed, asked.error, gaps.values[gaps.observed]]
     for one in asked.told:
         if one.rows is not None:
             csr = one.rows.weights
             arrays += [csr.data, csr.indices, csr.indptr, one.rows.values, one.rows.std]
-    for array in arrays:
-        digest.update(json.dumps([str(array.dtype), *array.shape]).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    return digest(arrays)
