@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +76,7 @@ class DressedForecast:
         came = [validation.read(validation.find(later(t, leads))) for t in times]
         slope = None
         if usual is not None:
-            slope = _slope(said, came, [usual.at(later(t, leads)) for t in times], area)
+            slope = _slope(said, came, (usual.at(later(t, leads)) for t in times), area)
             said = [_damped(one, t, leads, usual, slope)
                     for one, t in zip(said, times, strict=True)]  # fmt: skip
         errors = np.stack([true - one for true, one in zip(came, said, strict=True)])
@@ -103,7 +103,7 @@ class DressedForecast:
 def _slope(
     said: Sequence[Fields],
     came: Sequence[Fields],
-    usual: Sequence[Fields],
+    usual: Iterable[Fields],
     area: NDArray[np.float64] | float,
 ) -> Fields:
     """(lead, channel), at least 0, of anomalies of truth on those of forecasts."""

@@ -71,12 +71,14 @@ def write_forecast(model: Model, data: DataSet, request: Request, voice: Voice) 
     else:
         store = ForecastStore.create_or_resume(request.out, plan, request.overwrite)
         meet()
+    left = store.pending(rank, world)
     with store, voice.progress("forecast") as report:
-        _fill(store, forecast, store.pending(rank, world), request.workers, report)
+        _fill(store, forecast, left, request.workers, report)
         meet()
         if rank == 0:
             store.finalise()
-            _note_reading(model, data, request, init, leads)
+            if left:
+                _note_reading(model, data, request, init, leads)
 
 
 def _fill(
