@@ -18,6 +18,12 @@ class Denoiser(Section):
     local: int = Field(
         default=0, ge=0, description="samples' worth by which cells share a linear map; 0: wholly"
     )
+    ridge: float = Field(
+        default=0.02,
+        ge=0,
+        description="noise that the linear forecast is to bear, of its predictors' variance: with "
+        "less it sees more of one step, and a roll-out, fed its own draws, may grow",
+    )
     mean_steps: int = Field(
         default=800,
         ge=0,

@@ -61,15 +61,20 @@ QUICK = {
 }  # fmt: skip
 """What makes recipes/tiny.yaml a matter of seconds; its draws are as bad as that."""
 
-ROUNDS = (("alike", 48),) * 3 + (("parted", 48), ("decoded", 48))
+FEW = {
+    "ROUNDS": (("alike", 48, 0),) * 3 + (("parted", 48, 0), ("decoded", 48, 0)),
+    "HELD": 48,
+    "FIRST": 256,
+}
 """Ensembles rolled out to fit how wide they are, where training at large takes hundreds."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def few_ensembles() -> Iterator[None]:
-    """No run of a test rolls out more than `ROUNDS`."""
+    """No run of a test rolls out more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_rolled, "ROUNDS", ROUNDS)
+        for name, few in FEW.items():
+            patch.setattr(fit_rolled, name, few)
         yield
 
 

@@ -17,7 +17,7 @@ from sciladm import forecast, train
 from sciladm.model import Model
 from sciladm.tasks.augment import training
 from sciladm.training.average import at_width
-from tests.conftest import QUICK, ROUNDS
+from tests.conftest import FEW, QUICK
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
@@ -35,8 +35,9 @@ def deadly(function, left):
         return function(*args, **kwargs)
     return call
 
-rounds, doors = json.loads(sys.argv[1])
-sciladm.tasks.fit_rolled.ROUNDS = rounds
+few, doors = json.loads(sys.argv[1])
+for name, value in few.items():
+    setattr(sciladm.tasks.fit_rolled, name, value)
 for door, (cache, calls, arguments) in doors.items():
     os.environ["SCILADM_CACHE"] = cache
     for number in calls:
@@ -126,7 +127,7 @@ def killed(tiny_run, tiny, small, tmp_path_factory):
                [*map(str, line)])
         for door, line in lines.items()
     }  # fmt: skip
-    process = python("-c", KILLER, json.dumps((ROUNDS, doors)), cache=tiny.cache)
+    process = python("-c", KILLER, json.dumps((FEW, doors)), cache=tiny.cache)
     ends = [line.split() for line in done(process)[0].splitlines()]
     count = {}
     for door in doors:

@@ -424,10 +424,11 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
 
     def narrow():
         batches = enumerate(starts.spread(64, 16))
-        both = [fit_rolled._tally(model, alike, windows, *batch) for batch in batches]
-        error, spread = (np.array([[float(getattr(t, k).sum()) for t in one] for one in both])
+        each = [fit_rolled._tallies(model, alike, n, (windows, batch)) for n, batch in batches]
+        error, spread = (np.array([[float(getattr(t, k).sum()) for t in one] for one in each])
                          for k in ("error", "spread"))  # fmt: skip
-        return error.sum(0) / spread.sum(0)
+        error, spread = (np.stack([x[:, 0], x[:, 1:].sum(1)]).sum(1) for x in (error, spread))
+        return error / spread
 
     def afresh():
         for patterns in model.rolled.kinds:
@@ -480,7 +481,9 @@ def test_what_validation_lacks_is_doubted_before_sizes_are_asked_for(
         said.append(("lacks", windows, ensembles))
         return 7.0, lacks
 
-    monkeypatch.setattr(fit_rolled, "ROUNDS", (("parted", 16), ("parted", 16), ("decoded", 16)))
+    monkeypatch.setattr(
+        fit_rolled, "ROUNDS", (("parted", 16, 0), ("parted", 16, 0), ("decoded", 16, 0))
+    )
     monkeypatch.setattr(Patterns, "improve", improve)
     monkeypatch.setattr(Patterns, "doubt", doubt)
     monkeypatch.setattr(fit_rolled, "_missing", lacking)
@@ -500,7 +503,7 @@ def test_single_windows_of_validation_say_how_wide_first_ones_are(
     model, of = Model.load(tiny_run), fit_rolled.Windows.of
     model.path = tmp_path
     (tmp_path / "latents.zarr").symlink_to(tiny_run / "latents.zarr")
-    monkeypatch.setattr(fit_rolled, "ROUNDS", (("parted", 16),))
+    monkeypatch.setattr(fit_rolled, "ROUNDS", (("parted", 16, 0),))
     monkeypatch.setattr(Patterns, "improve", lambda *_: None)
     monkeypatch.setattr(
         fit_rolled.Windows, "of",
@@ -546,7 +549,7 @@ def test_draws_that_run_away_are_an_error(tiny_run, tiny, tiny_cache, tmp_path, 
     model = Model.load(tiny_run)
     model.path = tmp_path
     (tmp_path / "latents.zarr").symlink_to(tiny_run / "latents.zarr")
-    monkeypatch.setattr(fit_rolled, "ROUNDS", (("parted", 16),))
+    monkeypatch.setattr(fit_rolled, "ROUNDS", (("parted", 16, 0),))
     model.denoiser.departure.std.fill_(torch.inf)
     with pytest.raises(UserError, match="have not learnt"):
         fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)

@@ -22,8 +22,6 @@ from sciladm.training.loop import Loop
 
 T = TypeVar("T")
 Report = Callable[..., None]
-RIDGE = 0.02
-"""Of the linear forecast: less, and its roll-out grows without bound."""
 EXACT = 1e-5
 """Of the map of what the network leaves, which is to be least squares."""
 WINDOWS = 4800
@@ -52,7 +50,7 @@ def train_mean(
     """The linear part in closed form, then ``steps`` of the network, if it has one, then what is
     linear in what it leaves."""
     windows = Windows.of(model, data.splits, "train")
-    mean.linear.fit(_moved(model, windows, WINDOWS), RIDGE)
+    mean.linear.fit(_moved(model, windows, WINDOWS), model.recipe.denoiser.ridge)
     left, cells = mean.linear.left(), model.denoiser.cells
     departures = (
         (future - mean.linear(past, forcings)) / left

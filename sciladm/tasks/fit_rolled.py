@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
+from itertools import chain, repeat
 from operator import add
 
 import numpy as np
@@ -21,11 +22,13 @@ from sciladm.tasks.fit_denoiser import Report, decoded, missing, parts
 from sciladm.tasks.run import THREADS
 from sciladm.tasks.windows import Batch, Windows
 
-ROUNDS = (("alike", 64),) * 3 + (
-    ("alike", 256), ("parted", 128), ("parted", 256), ("decoded", 128), ("decoded", 300)
+ROUNDS = (("alike", 64, 0),) * 3 + (
+    ("alike", 256, 2000), ("parted", 128, 0), ("parted", 256, 0),
+    ("decoded", 128, 0), ("decoded", 300, 2000),
 )  # fmt: skip
-"""Which patterns each round corrects, and from how many ensembles, spread over the split; the
-first ones need not be exact."""
+"""Which patterns each round corrects, from how many ensembles that are rolled out and how many
+that have a first window alone, spread over the split; the first ones need not be exact. A first
+window is cheap: its members have their mean in common."""
 MEMBERS = 4
 """Of an ensemble."""
 FRAMES = 3000
@@ -44,7 +47,8 @@ def rolled_steps(recipe: Recipe) -> float:
     """How many steps of training, forwards and backwards, roll-outs take as long as."""
     if not recipe.window.past:
         return 0.0
-    windows = (sum(n for _, n in ROUNDS) + 2 * HELD) * FREELY + FIRST
+    rolled = sum(ensembles for _, ensembles, _ in ROUNDS) + 2 * HELD
+    windows = rolled * FREELY + sum(first for *_, first in ROUNDS) / MEMBERS + FIRST
     return windows * MEMBERS / recipe.denoiser.batch / 3
 
 
@@ -66,15 +70,20 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
         with ThreadPoolExecutor(
             parts(model.device), initializer=torch.set_num_threads, initargs=(THREADS,)
         ) as threads:
-            for number, (name, ensembles) in enumerate(ROUNDS):
+            alone = Windows.of(model, data.splits, "train")
+            for number, (name, ensembles, firsts) in enumerate(ROUNDS):
                 own = getattr(rolled, name)
                 if not own.kept.numel():
                     continue
-                told = threads.map(
-                    lambda item, own=own: _tally(model, own, windows, *item),
-                    enumerate(starts.spread(ensembles, TOGETHER)),
+                work = chain(
+                    zip(repeat(windows), starts.spread(ensembles, TOGETHER)),
+                    zip(repeat(1), alone.spread(firsts, TOGETHER)),
                 )
-                first, later = (reduce(add, some) for some in zip(*told, strict=True))
+                told = list(
+                    threads.map(lambda item, own=own: _tallies(model, own, *item), enumerate(work))
+                )
+                first = reduce(add, (tally for tally, *_ in told))
+                later = reduce(add, (tally for _, *others in told for tally in others))
                 own.improve(first, later, windows / 2)
                 if own is rolled.parted:
                     parted = later
@@ -129,13 +138,12 @@ def _starts(model: Model, data: DataSet, split: str) -> tuple[int, Windows] | No
     return None
 
 
-def _tally(
-    model: Model, patterns: Patterns, windows: int, number: int, batch: Batch
-) -> tuple[Tally, Tally]:
-    """Of one batch of ensembles, the first window and all the others."""
-    drawn = _rolled_out(model, windows, number, batch)
-    first, *others = (patterns.tally(members, came) for members, came in drawn)
-    return first, reduce(add, others)
+def _tallies(
+    model: Model, patterns: Patterns, number: int, work: tuple[int, Batch]
+) -> list[Tally]:
+    """Of one batch of ensembles, in each of so many windows."""
+    drawn = _rolled_out(model, work[0], number, work[1])
+    return [patterns.tally(members, came) for members, came in drawn]
 
 
 def _missing(
