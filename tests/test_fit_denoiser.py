@@ -156,3 +156,25 @@ def test_without_a_network_the_season_says_how_far(tiny_run, tiny, tiny_cache):
     assert scales.std(0).mean() > 0.02 * scales.mean()
     alone = model.mean_forecast(0, says_scale=False)
     assert alone.season is None and (alone(past, forcings, None)[1] == 1).all()
+
+
+def test_a_ridge_takes_from_the_linear_forecast_what_it_is_to_bear(tiny_run, tiny, tiny_cache):
+    """Of windows it was fitted on it misses more, and less of it is left where they are noisy."""
+    model, missed, noisy = Model.load(tiny_run), {}, {}
+    windows = Windows.of(model, tiny.data.splits, "train")
+    for ridge in (0.0, 0.1):
+        own = model.recipe.denoiser.model_copy(update={"ridge": ridge})
+        model.recipe = model.recipe.model_copy(update={"denoiser": own})
+        mean = model.mean_forecast(0, says_scale=False)
+        fit_denoiser.train_mean(model, mean, tiny.data, 0, "ridge", lambda *_: None)
+        torch.manual_seed(0)
+        for found, size in ((missed, 0.0), (noisy, 0.1**0.5)):
+            found[ridge] = sum(
+                float(
+                    (future - mean(past + size * torch.randn_like(past), f, None)[0])
+                    .square()
+                    .sum()
+                )
+                for past, f, future in windows.spread(512, 128)
+            )
+    assert missed[0.0] < missed[0.1] and noisy[0.1] < 0.98 * noisy[0.0]
