@@ -33,6 +33,9 @@ from sciladm.tasks.forecast import from_states
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "two-regimes.yaml"
 DAY = np.array([86_400_000_000_000], "m8[ns]")
+PROBE = 15.0
+"""CPU seconds of training that tell what a step costs: a few steps are less than the noise of all
+that is fitted beside them."""
 EVALUATIONS = (4, 5, 6, 8, 12, 18)
 SIDES = {
     "latent": {},
@@ -67,9 +70,12 @@ def train(
         model = fit(recipe, data, folder / f"{seed}-{steps}")
         return model, data, time.process_time() - start
 
-    few, more = run(10)[2], run(30)[2]
-    each = (more - few) / 20
-    return run(max(31, round(10 + (seconds - few) / each)))
+    few, steps, took = run(10)[2], 10, 0.0
+    while took < few + PROBE:
+        steps *= 4
+        took = run(steps)[2]
+    each = (took - few) / (steps - 10)
+    return run(max(steps + 1, round(10 + (seconds - few) / each)))
 
 
 def scores(model: Model, data: DataSet, cases: int, members: int) -> list[Point]:
