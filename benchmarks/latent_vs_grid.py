@@ -33,9 +33,9 @@ from sciladm.tasks.forecast import from_states
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "two-regimes.yaml"
 DAY = np.array([86_400_000_000_000], "m8[ns]")
-PROBE = 15.0
-"""CPU seconds of training that tell what a step costs: a few steps are less than the noise of all
-that is fitted beside them."""
+PROBE = 0.25
+"""How much longer a run must take than one of ten steps to tell what a step costs: less is lost in
+the noise of all that is fitted beside them."""
 EVALUATIONS = (4, 5, 6, 8, 12, 18)
 SIDES = {
     "latent": {},
@@ -71,11 +71,14 @@ def train(
         return model, data, time.process_time() - start
 
     few, steps, took = run(10)[2], 10, 0.0
-    while took < few + PROBE:
-        steps *= 4
+    while took < (1 + PROBE) * few:
+        steps *= 3
         took = run(steps)[2]
     each = (took - few) / (steps - 10)
-    return run(max(steps + 1, round(10 + (seconds - few) / each)))
+    whole = round(10 + (seconds - few) / each)
+    if whole <= steps:  # a run of as many steps is there already, and would be found finished
+        sys.exit(f"--seconds {seconds:.0f}: what is fitted beside the steps takes {few:.0f} alone")
+    return run(whole)
 
 
 def scores(model: Model, data: DataSet, cases: int, members: int) -> list[Point]:

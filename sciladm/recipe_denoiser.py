@@ -20,7 +20,7 @@ class Denoiser(Section):
     )
     ridge: float = Field(
         default=0.02,
-        ge=0,
+        gt=0,
         description="noise that the linear forecast is to bear, of its predictors' variance: with "
         "less it sees more of one step, and a roll-out, fed its own draws, may grow",
     )

@@ -62,16 +62,16 @@ QUICK = {
 """What makes recipes/tiny.yaml a matter of seconds; its draws are as bad as that."""
 
 FEW = {
-    "ROUNDS": (("alike", 48, 0),) * 3 + (("parted", 48, 0), ("decoded", 48, 0)),
+    "ROUNDS": (("alike", 48, 0),) * 3 + (("parted", 48, 0), ("decoded", 48, 48)),
     "HELD": 48,
     "FIRST": 256,
 }
-"""Ensembles rolled out to fit how wide they are, where training at large takes hundreds."""
+"""Ensembles that `fit_rolled` takes to say how wide they are; others take thousands."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def few_ensembles() -> Iterator[None]:
-    """No run of a test rolls out more."""
+    """No run that a test trains in its own process takes more."""
     with pytest.MonkeyPatch.context() as patch:
         for name, few in FEW.items():
             patch.setattr(fit_rolled, name, few)

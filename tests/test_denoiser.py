@@ -58,7 +58,7 @@ def test_ridge_is_noise_that_the_map_bears():
     target = target + 20 * (past[:, 1:2] - past[:, :1])
     maps = [LocalLinear(3, 2, ROWS, BOUNDARIES, 1) for _ in range(3)]
     noisy = past + 0.02**0.5 * torch.randn(past.shape, generator=torch.Generator().manual_seed(3))
-    maps[0].fit([(past, forcing, target)])
+    maps[0].fit([(past, forcing, target)], ridge=0.02)
     maps[1].fit([(noisy, forcing, target)], ridge=1e-9)
     maps[2].fit([(past, forcing, target)], ridge=1e-4)
     apart = [(m.weight - maps[1].weight).abs().max() for m in maps]
@@ -110,7 +110,7 @@ def test_a_map_of_the_cell_alone_is_least_squares_cell_by_cell():
 def test_linear_forecast_leaves_out_neighbours_where_samples_are_few():
     past, forcing, target, _ = linear_world(4, 0)
     base = LocalLinear(3, 2, ROWS, BOUNDARIES, 1)
-    base.fit([(past, forcing, target)])
+    base.fit([(past, forcing, target)], ridge=0.02)
     own = torch.zeros(29, dtype=bool)
     own[12:15] = own[27:] = True
     assert (base.weight[..., own] != 0).all() and (base.weight[..., ~own] == 0).all()
@@ -120,7 +120,7 @@ def test_linear_forecast_refuses_too_few_samples():
     past, forcing, target = (x[..., :1, :4] for x in linear_world(1, 0)[:3])
     base = LocalLinear(3, 2, ROWS[:1, :4], BOUNDARIES, 1)
     with pytest.raises(ValueError, match="needs more samples"):
-        base.fit([(past, forcing, target)])
+        base.fit([(past, forcing, target)], ridge=0.02)
 
 
 class Exact(nn.Module):
@@ -215,7 +215,7 @@ def test_mean_adds_its_network_in_units_of_what_the_linear_map_leaves():
     past, forcing, target, _ = linear_world(600, 0)
     statics = torch.zeros(1, 4, 6)
     mean = MeanForecast(LocalLinear(3, 2, ROWS, BOUNDARIES, 1), Shift(), False)
-    mean.linear.fit([(past, forcing, target)])
+    mean.linear.fit([(past, forcing, target)], ridge=0.02)
     got, _ = mean(past, forcing, statics.expand(600, 1, 4, 6))
     left = mean.linear.left()
     torch.testing.assert_close(got, mean.linear(past, forcing) + left)

@@ -162,7 +162,7 @@ def test_a_ridge_takes_from_the_linear_forecast_what_it_is_to_bear(tiny_run, tin
     """Of windows it was fitted on it misses more, and less of it is left where they are noisy."""
     model, missed, noisy = Model.load(tiny_run), {}, {}
     windows = Windows.of(model, tiny.data.splits, "train")
-    for ridge in (0.0, 0.1):
+    for ridge in (1e-6, 0.1):
         own = model.recipe.denoiser.model_copy(update={"ridge": ridge})
         model.recipe = model.recipe.model_copy(update={"denoiser": own})
         mean = model.mean_forecast(0, says_scale=False)
@@ -177,4 +177,4 @@ def test_a_ridge_takes_from_the_linear_forecast_what_it_is_to_bear(tiny_run, tin
                 )
                 for past, f, future in windows.spread(512, 128)
             )
-    assert missed[0.0] < missed[0.1] and noisy[0.1] < 0.98 * noisy[0.0]
+    assert missed[1e-6] < missed[0.1] and noisy[0.1] < 0.98 * noisy[1e-6]

@@ -423,11 +423,13 @@ def test_ensembles_of_a_run_become_as_wide_as_they_are_wrong(
     alike, decoded = model.rolled.alike, model.rolled.decoded
 
     def narrow():
-        batches = enumerate(starts.spread(64, 16))
-        each = [fit_rolled._tallies(model, alike, n, (windows, batch)) for n, batch in batches]
-        error, spread = (np.array([[float(getattr(t, k).sum()) for t in one] for one in each])
+        batches = enumerate(starts.chosen(64, 16))
+        with ThreadPoolExecutor(1) as threads:
+            told = fit_rolled._tallied(model, alike, threads, starts, windows, batches)
+            both = list(zip(*told, strict=True))
+        error, spread = (np.array([[float(getattr(t, k).sum()) for t in some] for some in both])
                          for k in ("error", "spread"))  # fmt: skip
-        error, spread = (np.stack([x[:, 0], x[:, 1:].sum(1)]).sum(1) for x in (error, spread))
+        error, spread = error.sum(1), spread.sum(1)
         return error / spread
 
     def afresh():
@@ -495,6 +497,61 @@ def test_what_validation_lacks_is_doubted_before_sizes_are_asked_for(
     parted, _, later, windows = tallies[1]
     assert parted is model.rolled.parted and windows == fit_rolled.FREELY / 2
     assert said == [held, ("doubt", parted, later, more, windows), first, again]
+
+
+def test_first_windows_alone_are_of_training_and_tell_of_first_windows(
+    tiny_run, tiny, tiny_cache, tmp_path, monkeypatch
+):
+    model, found = Model.load(tiny_run), []
+    model.path = tmp_path
+    (tmp_path / "latents.zarr").symlink_to(tiny_run / "latents.zarr")
+    drawn = fit_rolled._rolled_out
+    monkeypatch.setattr(fit_rolled, "ROUNDS", (("parted", 16, 0), ("parted", 32, 64)))
+    monkeypatch.setattr(
+        Patterns, "improve", lambda self, first, later, windows: found.append((first, later))
+    )
+    begun = []
+
+    def rolled_out(model, windows, number, batch):
+        begun.append((windows, number, batch))
+        return drawn(model, windows, number, batch)
+
+    monkeypatch.setattr(fit_rolled, "_rolled_out", rolled_out)
+    monkeypatch.setattr(fit_rolled, "_as_validation_says", lambda *_: None)
+    fit_rolled.fit_rolled(model, open_in(tiny.cache, model.recipe), lambda *_: None)
+    counts = [(first.ensembles, later.ensembles) for first, later in found]
+    after = fit_rolled.FREELY - 1
+    assert counts == [(16, 16 * after), (32 + 64, 32 * after)]
+    second = begun[1:]
+    assert sorted(number for _, number, _ in second) == list(range(6))
+    windows = fit_rolled.Windows.of(model, tiny.data.splits, "train")
+    known = {past.numpy().tobytes() for past, _, _ in windows.spread(len(windows), 1)}
+    for _, _, (past, *_) in begun:
+        assert {one[None].numpy().tobytes() for one in past} <= known
+    assert {w: future.shape[1] for w, _, (_, _, future) in begun} == {
+        1: model.recipe.autoencoder.channels,
+        fit_rolled.FREELY: fit_rolled.FREELY * model.recipe.autoencoder.channels,
+    }
+
+
+def test_members_leads_and_batches_of_roll_outs_have_noise_of_their_own(
+    tiny_run, tiny, tiny_cache
+):
+    model = Model.load(tiny_run)
+    windows, starts = fit_rolled._starts(model, tiny.data, "train")
+    seen, usual = [], model.denoiser.clean
+
+    def clean(white, context):
+        seen.append(white.flatten(1))
+        return usual(white, context)
+
+    model.denoiser.clean = clean
+    for number in (0, 1):
+        list(fit_rolled._rolled_out(model, windows, number, starts.at(np.arange(2))))
+    rows = torch.cat(seen)
+    assert len(rows) == 2 * windows * 2 * fit_rolled.MEMBERS
+    alike = torch.corrcoef(rows) - torch.eye(len(rows))
+    assert alike.abs().max() < 0.5
 
 
 def test_single_windows_of_validation_say_how_wide_first_ones_are(

@@ -83,9 +83,7 @@ class LocalLinear(nn.Module):
         return self.std.T[:, self.groups]
 
     @torch.no_grad()
-    def fit(
-        self, samples: Iterable[tuple[Tensor, Tensor | None, Tensor]], ridge: float = 0.02
-    ) -> None:
+    def fit(self, samples: Iterable[tuple[Tensor, Tensor | None, Tensor]], ridge: float) -> None:
         """Ridge least squares over batches of (x, extra, target); sums in float64.
 
         ridge: added to the predictors' mean squares, as a share of their average: the variance

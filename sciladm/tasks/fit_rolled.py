@@ -1,17 +1,19 @@
 """Ensembles rolled out from the training split, until they are as wide as they are wrong."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
-from itertools import chain, repeat
+from dataclasses import replace
+from functools import partial, reduce
 from operator import add
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sciladm.conventions import UserError
 from sciladm.data.dataset import DataSet
+from sciladm.data.windows import window_starts
 from sciladm.diffusion.denoiser import Context
 from sciladm.diffusion.noise import training_generator
 from sciladm.diffusion.rolled import Patterns, Tally
@@ -27,8 +29,9 @@ ROUNDS = (("alike", 64, 0),) * 3 + (
     ("decoded", 128, 0), ("decoded", 300, 2000),
 )  # fmt: skip
 """Which patterns each round corrects, from how many ensembles that are rolled out and how many
-that have a first window alone, spread over the split; the first ones need not be exact. A first
-window is cheap: its members have their mean in common."""
+that have a first window alone, spread over the split (a short one has the same days in both); the
+first ones need not be exact. A first window costs less than others: its members have their mean in
+common."""
 MEMBERS = 4
 """Of an ensemble."""
 FRAMES = 3000
@@ -48,7 +51,7 @@ def rolled_steps(recipe: Recipe) -> float:
     if not recipe.window.past:
         return 0.0
     rolled = sum(ensembles for _, ensembles, _ in ROUNDS) + 2 * HELD
-    windows = rolled * FREELY + sum(first for *_, first in ROUNDS) / MEMBERS + FIRST
+    windows = rolled * FREELY + (sum(alone for *_, alone in ROUNDS) + FIRST) / 2
     return windows * MEMBERS / recipe.denoiser.batch / 3
 
 
@@ -67,24 +70,21 @@ def fit_rolled(model: Model, data: DataSet, report: Report) -> None:
         ):
             frames = (future.chunk(windows, 1)[0] for _, _, future in starts.spread(FRAMES))
             patterns.measure((frame.to(model.device) for frame in frames), worth, apart)
+        inside = window_starts(starts.times, model.recipe.window, data.splits["train"])
+        singles = replace(starts, frames=inside)
         with ThreadPoolExecutor(
             parts(model.device), initializer=torch.set_num_threads, initargs=(THREADS,)
         ) as threads:
-            alone = Windows.of(model, data.splits, "train")
-            for number, (name, ensembles, firsts) in enumerate(ROUNDS):
+            for number, (name, ensembles, alone) in enumerate(ROUNDS):
                 own = getattr(rolled, name)
                 if not own.kept.numel():
                     continue
-                work = chain(
-                    zip(repeat(windows), starts.spread(ensembles, TOGETHER)),
-                    zip(repeat(1), alone.spread(firsts, TOGETHER)),
-                )
-                told = list(
-                    threads.map(lambda item, own=own: _tallies(model, own, *item), enumerate(work))
-                )
-                first = reduce(add, (tally for tally, *_ in told))
-                later = reduce(add, (tally for _, *others in told for tally in others))
-                own.improve(first, later, windows / 2)
+                tell = partial(_tallied, model, own, threads)
+                asked = list(starts.chosen(ensembles, TOGETHER))
+                told = tell(starts, windows, enumerate(asked))
+                first, later = (reduce(add, some) for some in zip(*told, strict=True))
+                more = tell(singles, 1, enumerate(singles.chosen(alone, TOGETHER), len(asked)))
+                own.improve(reduce(add, (tally for (tally,) in more), first), later, windows / 2)
                 if own is rolled.parted:
                     parted = later
                 report((number + 1) / len(ROUNDS))
@@ -138,12 +138,24 @@ def _starts(model: Model, data: DataSet, split: str) -> tuple[int, Windows] | No
     return None
 
 
-def _tallies(
-    model: Model, patterns: Patterns, number: int, work: tuple[int, Batch]
-) -> list[Tally]:
-    """Of one batch of ensembles, in each of so many windows."""
-    drawn = _rolled_out(model, work[0], number, work[1])
-    return [patterns.tally(members, came) for members, came in drawn]
+def _tallied(
+    model: Model,
+    patterns: Patterns,
+    threads: ThreadPoolExecutor,
+    of: Windows,
+    windows: int,
+    asked: Iterable[tuple[int, NDArray[np.int64]]],
+) -> Iterator[list[Tally]]:
+    """Of batches of ensembles, numbered for their noise: the first window, and all that follow it,
+    if there are any. A round has the noise of the one before, so that what it changes is seen."""
+
+    def tell(item: tuple[int, NDArray[np.int64]]) -> list[Tally]:
+        number, chosen = item
+        drawn = _rolled_out(model, windows, number, of.at(chosen))
+        first, *others = (patterns.tally(members, came) for members, came in drawn)
+        return [first, reduce(add, others)] if others else [first]
+
+    return threads.map(tell, asked)
 
 
 def _missing(
