@@ -1,7 +1,10 @@
 """What several test files share: the tiny world, simulated once."""
 
+import fcntl
+import gc
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +18,34 @@ import sciladm
 from sciladm import recipe as recipes
 from sciladm.data.dataset import DataSet, open_dataset
 from sciladm.recipe import Recipe
+from sciladm.simulate import atmosphere
 from sciladm.tasks import fit_rolled
 from sciladm.tasks.fit import fit
 from sciladm.tasks.trained import TrainedModel
+
+gc.disable()  # until all tests are imported, a third of the time of which it would take
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """From here on there is garbage; what is imported by now stays, and need not be searched."""
+    gc.freeze()
+    gc.enable()
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that ``make`` fills for all of pytest's workers: the first that needs it does so,
+    and the others wait. Whoever writes to it takes a copy."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path, done = shared / f"once-{name}", shared / f"once-{name}.done"
+    with (shared / f"once-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            path.mkdir(exist_ok=True)
+            make(path)
+            done.touch()
+    return path
 
 
 @dataclass(frozen=True)
@@ -32,7 +60,6 @@ class Tiny:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The tiny card's record in a cache of its own: four winters of 120 days on 32 × 16 cells."""
-    cache = tmp_path_factory.mktemp("cache")
     tree = {
         "schema": 1,
         "name": "tiny-test",
@@ -44,7 +71,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         "evaluation": {"init": "test:0:24", "lead": "2d", "members": 8},
     }
     recipe = recipes.parse(tree, {}, "the tests' recipe")
+    cache = once(tmp_path_factory, "tiny", lambda path: simulate(path, recipe))
     return Tiny(recipe, open_in(cache, recipe), cache)
+
+
+def simulate(cache: Path, recipe: Recipe) -> None:
+    """The data of a recipe into a cache, by this process: others would load all that it has."""
+    write = atmosphere.write_record
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atmosphere, "write_record", lambda *told: write(*told[:-1], 1))
+        open_in(cache, recipe)
 
 
 @pytest.fixture
@@ -81,10 +117,12 @@ def few_ensembles() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a trained run of recipes/tiny.yaml with `QUICK`; its data need `tiny_cache`."""
-    path = tmp_path_factory.mktemp("runs") / "tiny-simulated"
+    name = "tiny-simulated"
     recipe = recipes.load(Path(__file__).parents[1] / "recipes" / "tiny.yaml", QUICK)
-    fit(recipe, open_in(tiny.cache, recipe), path)
-    return path
+    there = once(
+        tmp_path_factory, "run", lambda path: fit(recipe, open_in(tiny.cache, recipe), path / name)
+    )
+    return shutil.copytree(there / name, tmp_path_factory.mktemp("runs") / name)
 
 
 SMALL = {
@@ -97,41 +135,60 @@ SMALL = {
 MASKED = {"denoiser.masks": 6, "denoiser.scale": False}
 
 
+def small_recipe(folder: Path, **changes: object) -> Recipe:
+    """The recipe of a run of the small world, whose card lies in a folder."""
+    told = SMALL | {"data.card": str(folder / "small.yaml")} | changes
+    return recipes.load(Path(__file__).parents[1] / "recipes" / "gaussian.yaml", told)
+
+
+def small_world(folder: Path) -> None:
+    """The small world's card, and its data in a cache beside it."""
+    text = (Path(__file__).parents[1] / "datasets" / "gaussian.yaml").read_text()
+    world = "    world: gaussian\n"
+    text = text.replace(world, world + "    parameters: {shape: [8, 16]}\n")
+    (folder / "small.yaml").write_text(text)
+    open_in(folder / "cache", small_recipe(folder))
+
+
 @pytest.fixture(scope="session")
 def gaussian_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the small Gaussian world's card, cache and runs lie."""
-    return tmp_path_factory.mktemp("gaussian")
+    """Where the small Gaussian world's card and cache lie, for all of pytest's workers."""
+    return once(tmp_path_factory, "gaussian", small_world)
 
 
-def small_run(folder: Path, name: str, **changes: object) -> tuple[TrainedModel, xr.Dataset]:
-    """A run of the small world, and its test states."""
-    root, card = Path(__file__).parents[1], folder / "small.yaml"
-    world = "    world: gaussian\n"
-    text = (root / "datasets" / "gaussian.yaml").read_text()
-    card.write_text(text.replace(world, world + "    parameters: {shape: [8, 16]}\n"))
-    told = SMALL | {"data.card": str(card)} | changes
-    recipe = recipes.load(root / "recipes" / "gaussian.yaml", told)
-    data = open_in(folder / "cache", recipe)
-    fit(recipe, data, folder / name)
-    return sciladm.load(folder / name), data.frames.ds.isel(time=data.indices("test")).load()
+SmallRun = Callable[..., tuple[TrainedModel, xr.Dataset]]
 
 
 @pytest.fixture(scope="session")
-def stills(gaussian_folder: Path) -> tuple[TrainedModel, xr.Dataset]:
+def small_run(gaussian_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """Makes a run of the small world by its name and changes, and its test states."""
+
+    def make(name: str, **changes: object) -> tuple[TrainedModel, xr.Dataset]:
+        recipe = small_recipe(gaussian_folder, **changes)
+        data = open_in(gaussian_folder / "cache", recipe)
+        there = once(tmp_path_factory, name, lambda path: fit(recipe, data, path / name))
+        run = shutil.copytree(there / name, tmp_path_factory.mktemp("runs") / name)
+        return sciladm.load(run), data.frames.ds.isel(time=data.indices("test")).load()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stills(small_run: SmallRun) -> tuple[TrainedModel, xr.Dataset]:
     """One frame at a time, and the days it is asked about."""
-    return small_run(gaussian_folder, "stills")
+    return small_run("stills")
 
 
 @pytest.fixture(scope="session")
-def films(gaussian_folder: Path) -> tuple[TrainedModel, xr.Dataset]:
+def films(small_run: SmallRun) -> tuple[TrainedModel, xr.Dataset]:
     """Three frames at once."""
-    return small_run(gaussian_folder, "films", **{"window.future": 3})
+    return small_run("films", **{"window.future": 3})
 
 
 @pytest.fixture(scope="session")
-def masked(gaussian_folder: Path) -> tuple[TrainedModel, xr.Dataset]:
+def masked(small_run: SmallRun) -> tuple[TrainedModel, xr.Dataset]:
     """One frame at a time, by a denoiser that was trained with masks."""
-    return small_run(gaussian_folder, "masked", **MASKED)
+    return small_run("masked", **MASKED)
 
 
 def open_in(cache: Path, recipe: Recipe) -> DataSet:

@@ -19,7 +19,6 @@ from sciladm.metrics.spectrum import spectrum_for
 from sciladm.tasks.augment import training
 from sciladm.tasks.copies import Copies, cover
 from sciladm.tasks.strength import Strength, shared
-from tests.conftest import small_run
 from tests.test_blocks import contents
 from tests.test_infill import interrupted
 
@@ -74,7 +73,10 @@ def compared(model, parents, copies):
     return 1 - ab**2 / (aa * bb), 1 - (plus - minus) ** 2 / 16 / (own * drawn), drawn / own
 
 
-@pytest.mark.parametrize("strength", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "strength",
+    [pytest.param(0.1, marks=pytest.mark.slow), 0.5, pytest.param(0.9, marks=pytest.mark.slow)],
+)
 def test_every_scale_keeps_the_same_and_the_law_stays_what_it_was(still, exact, strength):
     """Parents from the fitted law itself: copies have its spectrum, and 1 − c² is the strength."""
     model, _ = still
@@ -101,7 +103,10 @@ def test_small_scales_are_new_where_the_rest_is_drawn_afresh(still, exact):
     assert np.abs(seen[0] - 0.1).max() < 0.05 and seen[1].max() > 0.3
 
 
-@pytest.mark.parametrize("strength", [0.1, 0.4, 0.8])
+@pytest.mark.parametrize(
+    "strength",
+    [pytest.param(0.1, marks=pytest.mark.slow), 0.4, pytest.param(0.8, marks=pytest.mark.slow)],
+)
 def test_a_trained_run_copies_as_far_as_it_was_told(still, strength):
     model = quick(still[0])
     states = days(model, slice(None, None, 73))
@@ -210,8 +215,8 @@ def test_copies_of_films_move_as_their_parents_do(film, exact):
 
 
 @pytest.mark.slow
-def test_a_run_with_a_past_copies_as_far_as_that_lets_it(gaussian_folder, cache, caplog):
-    model = quick(small_run(gaussian_folder, "pairs", **{"window.past": 1})[0])
+def test_a_run_with_a_past_copies_as_far_as_that_lets_it(small_run, cache, caplog):
+    model = quick(small_run("pairs", **{"window.past": 1})[0])
     first = np.arange(3, 8000, 40)
     states = days(model, np.sort([*first, *first + 1]))
     reach = 1 - shared(model.model, training(model.model)) ** 2

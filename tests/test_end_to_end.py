@@ -89,9 +89,9 @@ def asked(run, out, members=10):
 
 
 @pytest.fixture(scope="module")
-def small(stills, gaussian_folder):
+def small(stills, gaussian_folder, tmp_path_factory):
     """A run that draws states by themselves, its cache, and a file of two training states."""
-    cache, days = gaussian_folder / "cache", gaussian_folder / "days.nc"
+    cache, days = gaussian_folder / "cache", tmp_path_factory.mktemp("days") / "days.nc"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCILADM_CACHE", str(cache))
         data = training(stills[0].model)
@@ -107,34 +107,45 @@ def drawn(small, folder):
             for door, some in own.items()}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def killed(tiny_run, tiny, small, tmp_path_factory):
-    """A folder of what doors made that were killed on their way, and how often each was."""
-    folder = tmp_path_factory.mktemp("killed")
-    lines = {
-        "forecast": asked(tiny_run, folder / "F.zarr"),
-        "train": (ROOT / "recipes/tiny.yaml", "--run-dir", folder / "run", *SETTINGS, "--quiet"),
-        **drawn(small, folder),
-    }
-    kills = {
-        "forecast": np.random.default_rng(0).integers(1, 60, size=4).tolist(),
-        "train": np.random.default_rng(1).integers(20, 160, size=2).tolist(),
-        "augment": np.random.default_rng(2).integers(20, 140, size=3).tolist(),
-        "generate": np.random.default_rng(3).integers(20, 140, size=3).tolist(),
-    }
-    doors = {
-        door: (str(small[1] if door in drawn(small, folder) else tiny.cache), [*kills[door], 0],
-               [*map(str, line)])
-        for door, line in lines.items()
-    }  # fmt: skip
-    process = python("-c", KILLER, json.dumps((FEW, doors)), cache=tiny.cache)
+KILLS = {
+    "forecast": np.random.default_rng(0).integers(1, 60, size=4).tolist(),
+    "train": np.random.default_rng(1).integers(20, 160, size=2).tolist(),
+    "augment": np.random.default_rng(2).integers(20, 140, size=3).tolist(),
+    "generate": np.random.default_rng(3).integers(20, 140, size=3).tolist(),
+}
+"""Calls at which doors are killed."""
+
+
+def ended(cache, lines):
+    """Runs doors, killed at `KILLS` and then not, and says how often each was."""
+    doors = {door: (str(cache), [*KILLS[door], 0], [*map(str, line)])
+             for door, line in lines.items()}  # fmt: skip
+    process = python("-c", KILLER, json.dumps((FEW, doors)), cache=cache)
     ends = [line.split() for line in done(process)[0].splitlines()]
     count = {}
     for door in doors:
         own = [int(end) for name, end in ends if name == door]
         assert set(own) <= {0, signal.SIGKILL} and own[-1] == 0, ends
         count[door] = own.count(signal.SIGKILL)
-    return folder, count
+    return count
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_run, tiny, tmp_path_factory):
+    """A folder of what doors made that were killed on their way, and how often each was."""
+    folder = tmp_path_factory.mktemp("killed")
+    lines = {
+        "forecast": asked(tiny_run, folder / "F.zarr"),
+        "train": (ROOT / "recipes/tiny.yaml", "--run-dir", folder / "run", *SETTINGS, "--quiet"),
+    }
+    return folder, ended(tiny.cache, lines)
+
+
+@pytest.fixture(scope="module")
+def killed_while_drawing(small, tmp_path_factory):
+    """The same of copies and draws."""
+    folder = tmp_path_factory.mktemp("killed")
+    return folder, ended(small[1], drawn(small, folder))
 
 
 def test_the_run_folder(tiny_run):
@@ -175,14 +186,17 @@ def test_forecast_killed_at_many_calls(killed, tiny_run, tiny_cache, tmp_path):
     lines = (tiny_run / "test_reads.jsonl").read_text().splitlines()
     told = [(line["task"], line["store"], line["inits"]) for line in map(json.loads, lines)]
     assert told.count(("forecast", "F.zarr", 2)) == told.count(("forecast", "whole.zarr", 2)) == 1
-    names = ["F.zarr", "augment.zarr", "generate.zarr", "run"]
-    assert sorted(p.name for p in folder.iterdir()) == names
+    assert sorted(p.name for p in folder.iterdir()) == ["F.zarr", "run"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["augment", "generate"])
-def test_copies_and_draws_killed_at_many_calls(killed, small, tmp_path, monkeypatch, door):
-    folder, count = killed
+def test_copies_and_draws_killed_at_many_calls(
+    killed_while_drawing, small, tmp_path, monkeypatch, door
+):
+    folder, count = killed_while_drawing
     assert count[door] == 3
+    assert sorted(p.name for p in folder.iterdir()) == ["augment.zarr", "generate.zarr"]
     monkeypatch.setenv("SCILADM_CACHE", str(small[1]))
     with pytest.raises(SystemExit):
         import_module(f"sciladm.{door}").main([*map(str, drawn(small, tmp_path)[door])])
@@ -213,9 +227,8 @@ def test_training_again_only_scores_again(tiny_run, tiny_cache, capsys):
     assert contents(tiny_run) == after
 
 
-@pytest.mark.parametrize(
-    "kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted(kind, tiny_run, tiny_cache, tmp_path):
     out = tmp_path / "F.zarr"
     process = python("-m", "sciladm.forecast", *asked(tiny_run, out, 400), cache=tiny_cache.cache)

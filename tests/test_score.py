@@ -26,6 +26,7 @@ from sciladm.tasks.perfect import perfect
 from sciladm.tasks.regression import RolledOut, train_regression
 from sciladm.tasks.score import score
 from sciladm.tasks.stores import told_recipe
+from tests.conftest import once
 
 LEADS = np.array([24, 48]) * np.timedelta64(3_600_000_000_000, "ns")
 ONLY = {"evaluation.baselines": ["climatology"]}
@@ -39,11 +40,14 @@ SMALL = {
 @pytest.fixture(scope="session")
 def drawn(tiny, tmp_path_factory):
     """Sixteen perfect members at eighteen initial times: (init, member, lead, channel, *space)."""
-    path = tmp_path_factory.mktemp("perfect") / "all.zarr"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCILADM_CACHE", str(tiny.cache))
-        perfect(tiny.recipe, tiny.data, path, LEADS, init="test:0:18", members=16, processes=1)
-    ds = xr.open_zarr(path)
+
+    def make(path):
+        asked = {"init": "test:0:18", "members": 16, "processes": 1}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SCILADM_CACHE", str(tiny.cache))
+            perfect(tiny.recipe, tiny.data, path / "all.zarr", LEADS, **asked)
+
+    ds = xr.open_zarr(once(tmp_path_factory, "perfect", make) / "all.zarr")
     flat = ds.transpose("init_time", "lead_time", "member", ...)
     fields = tiny.data.fields
     values = [
@@ -58,8 +62,10 @@ def drawn(tiny, tmp_path_factory):
 @pytest.fixture(scope="session")
 def small(tiny, tmp_path_factory):
     """A run of `SMALL`; tests copy it, for scores are kept beside it."""
-    recipe = recipes.parse(tiny.recipe.tree() | SMALL, {}, "small")
-    return fit(recipe, tiny.data, tmp_path_factory.mktemp("small") / "small")
+    few = {"evaluation.validation_inits": 1, "sampler.steps": 6}
+    recipe = recipes.parse(tiny.recipe.tree() | SMALL, few, "small")
+    make = lambda path: fit(recipe, tiny.data, path / "small")
+    return Model.load(once(tmp_path_factory, "small", make) / "small")
 
 
 @pytest.fixture
@@ -269,6 +275,8 @@ def test_the_door_writes_a_report_and_counts_how_often_test_was_read(
         "--quiet",
         "--set",
         "evaluation.baselines=[climatology]",
+        "--set",
+        "evaluation.headline=[2m_temperature]",  # each has maps and curves of its own
     ]
     with pytest.raises(SystemExit) as ended:
         evaluate.main(command)
