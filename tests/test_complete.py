@@ -91,21 +91,27 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("gappy")
 
 
+def trained(folder, ds, name, missing):
+    """A run of `TREE`."""
+    recipe, opened = prepared(folder, ds, name, missing=missing)
+    check_trainable(recipe, opened)
+    fit(recipe, opened, folder / f"run-{name}")
+    return sciladm.load(folder / f"run-{name}")
+
+
 @pytest.fixture(scope="module")
-def runs(folder):
+def gappy(folder):
+    """A run trained on days with gaps that move."""
+    ds = fields()
+    return trained(folder, ds.where(~holes(ds)), "gappy", "moving")
+
+
+@pytest.fixture(scope="module")
+def runs(gappy, folder):
     """Runs trained on the same days: whole, with gaps that move, with gaps called 20."""
     ds = fields()
-    where = holes(ds)
-    made = {}
-    for name, data, missing in (
-        ("whole", ds, "none"), ("gappy", ds.where(~where), "moving"),
-        ("called 20", ds.where(~where, 20.0), "none"),
-    ):  # fmt: skip
-        recipe, opened = prepared(folder, data, name, missing=missing)
-        check_trainable(recipe, opened)
-        fit(recipe, opened, folder / f"run-{name}")
-        made[name] = sciladm.load(folder / f"run-{name}")
-    return made
+    called = trained(folder, ds.where(~holes(ds), 20.0), "called 20", "none")
+    return {"whole": trained(folder, ds, "whole", "none"), "gappy": gappy, "called 20": called}
 
 
 def test_lags_tell_of_a_covariance_with_half_of_it_hidden():
@@ -166,7 +172,7 @@ def posterior(truth, hidden):
     return np.concatenate(scores).mean(), np.sqrt(spread / error)
 
 
-def test_completed_states_keep_what_was_seen_and_look_like_whole_ones(runs, folder):
+def test_completed_states_keep_what_was_seen_and_look_like_whole_ones(gappy, folder):
     held, _ = read_tensors(folder / "run-gappy" / COMPLETED)
     states, truth = held["states"].numpy()[:, 0], fields().t.values[:600]
     hidden = holes(fields()).values[:600]
@@ -247,7 +253,8 @@ def test_what_has_an_error_is_not_kept_as_it_is(days, folder):
     assert abs(np.std((told - given)[seen]) / 0.3 - 1) < 0.15
 
 
-def test_a_run_that_was_stopped_goes_on_with_the_same_gaps_filled(runs, folder):
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_with_the_same_gaps_filled(gappy, folder):
     before = {p.name: p.read_bytes() for p in (folder / "run-gappy").glob("*.safetensors")}
     for name in (COMPLETED, "statistics.safetensors", "denoiser.safetensors"):
         (folder / "run-gappy" / name).unlink()
