@@ -75,7 +75,7 @@ CASES = {
 
 @pytest.mark.parametrize("kind", ["exp", pytest.param("speed", marks=pytest.mark.slow)])
 def test_members_are_the_exact_posterior(stills, kind, monkeypatch):
-    """By importance sampling of what a run has fitted: fair CRPS and spread–skill of 128 members
+    """By importance sampling of what a run has fitted: fair CRPS and spread–skill of 64 members
     in cells that the readings tell of. Draws that know nothing are seen to fail."""
     model, ds = stills
     white = lambda self, x, sigma, context: x / (1 + sigma**2)  # exact, of what was fitted
@@ -91,21 +91,21 @@ def test_members_are_the_exact_posterior(stills, kind, monkeypatch):
     values = said(torch.from_numpy(climate[0])).numpy() + error * random.standard_normal(3)
     read = lambda state: said(((state["tracer"] - torch.from_numpy(centre)) / scale).flatten())
     told = xr.DataArray(values[None], {"time": one.time}, ("time", "reading"))
-    filled = model.infill(one * np.nan, 128, operator=Derived(read, told, error), evaluations=16)
-    x = ((filled.tracer.values[:, 0] - centre) / scale).reshape(128, -1)
+    filled = model.infill(one * np.nan, 64, operator=Derived(read, told, error), evaluations=16)
+    x = ((filled.tracer.values[:, 0] - centre) / scale).reshape(64, -1)
     off = (said(torch.from_numpy(climate[1:])).numpy() - values) / error
     weight = np.exp(-0.5 * (off**2).sum(1))
     assert weight.sum() ** 2 / (weight**2).sum() > 1000
-    chosen = random.choice(len(weight), 128 + 4000, p=weight / weight.sum())
+    chosen = random.choice(len(weight), 64 + 4000, p=weight / weight.sum())
     narrowed = climate[1 + chosen].var(0) < 0.8 * covariance.diagonal()
     climate, x = climate[:, narrowed], x[:, narrowed]
-    exact, truths = np.split(climate[1 + chosen], [128])
+    exact, truths = np.split(climate[1 + chosen], [64])
     mean, variance = truths.mean(0), truths.var(0)
     score = lambda members: np.mean([fair_crps(members, one).mean() for one in truths[:400]])
-    spread = np.sqrt((x.var(0, ddof=1) * (1 + 1 / 128)).mean())
+    spread = np.sqrt((x.var(0, ddof=1) * (1 + 1 / 64)).mean())
     skill = np.sqrt(((x.mean(0) - mean) ** 2 + variance).mean())
     assert score(x) < 1.03 * score(exact) and 0.95 < spread / skill < 1.05
-    assert score(climate[-128:]) > 1.1 * score(exact)
+    assert score(climate[-64:]) > 1.1 * score(exact)
 
 
 def world():

@@ -69,6 +69,7 @@ for last in (3, 9, 15, 22, 28, 36, 43, 50, None):
 """Runs of which each is killed some milliseconds after it began a step, wherever it is then."""
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_in_the_same_bytes(tmp_path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()

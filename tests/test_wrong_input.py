@@ -539,7 +539,8 @@ def test_a_full_disk(line, place, capsys):
 
 def test_a_full_disk_under_a_report(place, capsys):
     before = at_first(place)
-    line = "evaluate F.zarr --set evaluation.baselines=[climatology] --out new-report"
+    few = "--set evaluation.baselines=[climatology] --set evaluation.headline=[2m_temperature]"
+    line = f"evaluate F.zarr {few} --out new-report"
     with small_disk(5000):
         code, told = call(line, capsys)
     assert code == 2 and told.startswith("error: cannot write new-report: File too large"), told
@@ -586,7 +587,7 @@ def test_permission_denied(place, capfd):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("sciladm.train gone.yaml", "no recipe at gone.yaml"),
+        pytest.param("sciladm.train gone.yaml", "no recipe at gone.yaml", marks=pytest.mark.slow),
         ("sciladm.evaluate noise.nc --out new", "noise.nc is no netCDF file"),
     ],
 )
