@@ -210,12 +210,12 @@ class Patterns(nn.Module):
     def tally(self, members: Tensor, truth: Tensor) -> Tally:
         """members (batch, member, channel, *space) of ensembles and what came (batch, …)."""
         number, count = members.shape[:2]
-        rows = self._rows(members.flatten(0, 1))
-        each = rows.view(number, count, *rows.shape[1:])
-        mean, came = each.mean(1), self._rows(truth)
-        apart = (each - mean[:, None]).flatten(0, 1)
+        each = [x.view(number, count, *x.shape[1:]) for x in self._seen(members.flatten(0, 1))]
+        came, mean = self._seen(truth), [x.mean(1) for x in each]
+        apart = [(x - m[:, None]).flatten(0, 1) for x, m in zip(each, mean, strict=True)]
+        off = [x - m for x, m in zip(came, mean, strict=True)]
         spread = self._products(apart, apart) / (count - 1)
-        missed = self._products(came - mean, came - mean)
+        missed = self._products(off, off)
         return Tally(
             self._products(came, mean),
             self._products(mean, mean) - spread / count,
@@ -225,11 +225,17 @@ class Patterns(nn.Module):
             number,
         )
 
-    def _products(self, a: Tensor, b: Tensor) -> Tensor:
-        """Real parts of Σ a b* per pattern, and of what no pattern holds (block, own)."""
-        own = (self._along(a) * self._along(b).conj()).real.double().sum(0)
+    def _seen(self, z: Tensor) -> list[Tensor]:
+        """(batch, channel, *space) → its rows, and along each pattern."""
+        rows = self._rows(z)
+        return [rows, self._along(rows)]
+
+    def _products(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """Real parts of Σ a b* per pattern, and of what no pattern holds (block, own), of what is
+        `_seen` of each."""
+        own = (a[1] * b[1].conj()).real.double().sum(0)
         if own.shape[1] < self.kept.shape[1]:
-            whole = (a * b.conj()).real.double().sum((0, 2))
+            whole = (a[0] * b[0].conj()).real.double().sum((0, 2))
             own = torch.cat([own, (whole - own.sum(1))[:, None]], dim=1)
         return own.cpu()
 

@@ -25,7 +25,7 @@ from sciladm.tasks.run import THREADS
 from sciladm.tasks.windows import Batch, Windows
 
 ROUNDS = (("alike", 64, 0),) * 3 + (
-    ("alike", 256, 2000), ("parted", 128, 0), ("parted", 256, 0),
+    ("alike", 256, 0), ("parted", 128, 0), ("parted", 256, 0),
     ("decoded", 128, 0), ("decoded", 300, 2000),
 )  # fmt: skip
 """Which patterns each round corrects, from how many ensembles that are rolled out and how many
