@@ -71,13 +71,13 @@ def write_forecast(model: Model, data: DataSet, request: Request, voice: Voice) 
     else:
         store = ForecastStore.create_or_resume(request.out, plan, request.overwrite)
         meet()
-    left = store.pending(rank, world)
+    fresh = bool(store.pending())
     with store, voice.progress("forecast") as report:
-        _fill(store, forecast, left, request.workers, report)
+        _fill(store, forecast, store.pending(rank, world), request.workers, report)
         meet()
         if rank == 0:
             store.finalise()
-            if left:
+            if fresh:
                 _note_reading(model, data, request, init, leads)
 
 
