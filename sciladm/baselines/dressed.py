@@ -110,9 +110,10 @@ def _slope(
     product, square = 0.0, 1e-30
     for x, y, mean in zip(said, came, usual, strict=True):
         space = tuple(range(2, x.ndim))
-        weight = np.where(np.isfinite(y), area, 0.0)
-        anomaly = (x - mean).astype(np.float64)
-        product = product + (weight * anomaly * np.nan_to_num(y - mean)).sum(space)
+        there = np.isfinite(y)
+        weight = np.where(there, area, 0.0)
+        anomaly, true = (np.where(there, z - mean, 0.0).astype(np.float64) for z in (x, y))
+        product = product + (weight * anomaly * true).sum(space)
         square = square + (weight * np.square(anomaly)).sum(space)
     return np.asarray(np.maximum(product / square, 0.0), np.float32)
 
