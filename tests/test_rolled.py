@@ -9,7 +9,7 @@ import torch
 from sciladm.conventions import UserError
 from sciladm.data.plan import Block
 from sciladm.diffusion.mean import MeanForecast
-from sciladm.diffusion.rolled import FAITH, KEPT, SIZE, Patterns, Rolled, Tally
+from sciladm.diffusion.rolled import KEPT, SIZE, Patterns, Rolled, Tally
 from sciladm.model import Model
 from sciladm.nn.linear import LocalLinear
 from sciladm.nn.shrink import pooled
@@ -121,25 +121,6 @@ def test_what_is_damped_is_made_larger_within_bounds():
     far = fitted(512, memory, each(0.5, 0.5), rounds=3, ensembles=500)
     assert far.kept.max() == pytest.approx(KEPT[1])
     assert SIZE[0] <= far.size.min() and far.size.max() <= SIZE[1]
-
-
-def test_what_patterns_hold_together_is_not_lost_among_them():
-    """What comes is (a, b), the mean (a + n, b − n): the sum is known, and of b alone a mean
-    deserves a half. Latents alike keep enough of it that the sum's slope stays within a ninth;
-    a kind of patterns that is free to gives b its half, and loses the sum."""
-    g = torch.Generator().manual_seed(3)
-    came, noise = normal(g, 4000), normal(g, 4000)[:, 1:]
-    mean = came + torch.cat([noise, -noise], dim=1)
-    apart, slopes = 0.01 * normal(g, 4000, 4), []
-    for made in (Rolled(2, AREA, ENDS, 512).alike, Patterns(2, AREA, ENDS, 512, rest=True)):
-        made.measure((normal(g, 500) for _ in range(8)), ALIKE)
-        for _ in range(10):
-            told = made.tally(made(mean, mean, later=True)[0][:, None] + apart, came)
-            made.improve(told, told, 1)
-        said, sum_ = made(mean, mean, later=True)[0].sum(1), came.sum(1)
-        slopes.append(float((sum_ * said).sum() / said.square().sum()))
-        assert factors(made, 1)[0] == pytest.approx(max(made.least, 0.5), abs=0.02)
-    assert 1 < slopes[0] < 1.02 / FAITH < slopes[1]
 
 
 def test_combinations_that_hardly_vary_are_made_narrow():

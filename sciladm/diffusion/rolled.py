@@ -23,10 +23,6 @@ LEADING = 16
 """Patterns of each wavenumber that are looked at as they decode."""
 KEPT, SIZE = (0.0, 1.1), (0.02, 4.0)
 """Least and most that each kind of patterns multiplies means and departures by."""
-FAITH = 0.9
-"""Least that is kept of means where latents are all alike. Each pattern that hardly varies is
-mostly noise there, and yet together such patterns hold what is small beside all else, as the wind
-has in its longest wave: to keep of each what it alone deserves costs that wave 2 % a day."""
 SLOPE = 0.02, 1.5
 """Least and most of a slope that one round believes."""
 LEAST = 1e-9
@@ -80,7 +76,7 @@ class Rolled(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("lost", torch.ones(*lost))
-        self.alike = Patterns(channels, area, boundaries, patterns, rest=True, least=FAITH)
+        self.alike = Patterns(channels, area, boundaries, patterns, rest=True)
         self.parted = Patterns(channels, area, boundaries, patterns, rest=True, groups=channels)
         self.decoded = Patterns(channels, area, boundaries, min(patterns, LEADING), rest=False)
 
@@ -106,7 +102,7 @@ class Patterns(nn.Module):
     wide has none. Of several ``groups`` each part of a departure, which is about few variables,
     has patterns of its own. With `rest`, what no pattern holds shares its block's numbers, else
     it stays as it is. The mean of a first window is kept whole; departures have a size there and
-    another later. ``least`` of a mean is kept however wrong it is.
+    another later.
     """
 
     area: Tensor
@@ -126,11 +122,9 @@ class Patterns(nn.Module):
         patterns: int,
         rest: bool,
         groups: int = 1,
-        least: float = KEPT[0],
     ) -> None:
         super().__init__()
         self.waves, self.groups = Waves(area.shape, boundaries), groups
-        self.least = least
         self.register_buffer("area", area / area.mean(), persistent=False)
         self.register_buffer("root", self.area.sqrt().repeat(channels, *[1] * area.ndim))
         if groups > 1:
@@ -253,7 +247,7 @@ class Patterns(nn.Module):
         if not self.kept.numel():
             return
         kept = self.kept * self._slope(later).to(self.kept) ** (1 / windows)
-        self.kept.copy_(kept.clamp(self.least, KEPT[1]))
+        self.kept.copy_(kept.clamp(*KEPT))
         for size, tally in zip(self.size, (first, later), strict=True):
             size.mul_(self._ratio(tally).sqrt().to(size))
         self.bound()
