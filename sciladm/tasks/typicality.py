@@ -29,6 +29,8 @@ EVALUATIONS = 24
 STATES = 256
 """Of validation that say what is usual."""
 FEWEST = 20
+TOGETHER = 16
+"""States that are read and encoded at once."""
 FOLDS = 8
 """Stretches of validation, each judged by what the others say."""
 
@@ -50,16 +52,19 @@ def _alone(model: Model, frames: Frames) -> Floats:
     """Answers of every state by itself (time, question)."""
     area = torch.tensor(model.grid.area, dtype=torch.float32).to(model.device)
     spectrum, rows = spectrum_for(model.fields.grid), []
-    for number in np.arange(len(frames.times))[:, None]:
-        x = model.anomalies(frames.read(number), frames.times[number])
+    for start in range(0, len(frames.times), TOGETHER):
+        numbers = np.arange(start, min(start + TOGETHER, len(frames.times)))
+        x = model.anomalies(frames.read(numbers), frames.times[numbers])
         z = model.autoencoder.encode(x, model.statics)
         lost = x - model.autoencoder.decode(z, model.statics)
-        power = spectrum(lost.where(model.valid, 0.0)[0].cpu().numpy())
+        power = spectrum(lost.where(model.valid, 0.0).cpu().numpy())
         halves = [half.sum(-1) for half in np.array_split(power, 2, axis=-1)]
-        mean, energy = ((one * area).flatten(1).sum(1) for one in (z[0], z[0].square()))
-        latent = torch.cat([mean, energy.log(), z.abs().max().log()[None]])
-        rows.append(np.concatenate([*np.log(np.maximum(halves, 1e-20)), latent.cpu().numpy()]))
-    return np.stack(rows).astype(np.float64)
+        mean, energy = ((one * area).flatten(2).sum(2) for one in (z, z.square()))
+        largest = z.abs().flatten(1).amax(1, keepdim=True)
+        latent = torch.cat([mean, energy.log(), largest.log()], dim=1).cpu().numpy()
+        coarse, fine = (np.log(np.maximum(half, 1e-20)) for half in halves)
+        rows.append(np.concatenate([coarse, fine, latent], axis=1))
+    return np.concatenate(rows).astype(np.float64)
 
 
 def _given(model: Model, windows: Windows) -> Floats:
