@@ -111,10 +111,9 @@ def _slope(
     for x, y, mean in zip(said, came, usual, strict=True):
         space = tuple(range(2, x.ndim))
         there = np.isfinite(y)
-        weight = np.where(there, area, 0.0)
         anomaly, true = (np.where(there, z - mean, 0.0).astype(np.float64) for z in (x, y))
-        product = product + (weight * anomaly * true).sum(space)
-        square = square + (weight * np.square(anomaly)).sum(space)
+        product = product + (area * anomaly * true).sum(space)
+        square = square + (area * np.square(anomaly)).sum(space)
     return np.asarray(np.maximum(product / square, 0.0), np.float32)
 
 
