@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from sciladm.autoencoder.observed import Observed
 from sciladm.autoencoder.patch import PatchAutoencoder
 from sciladm.autoencoder.residual import ResidualCovariance
-from sciladm.diffusion.posterior import Observations, Posterior, solve
+from sciladm.diffusion.posterior import Curvature, Observations, Posterior, solve
 from sciladm.diffusion.sampler import Multistep
 from sciladm.grid import Axis, Grid
 
@@ -271,6 +271,27 @@ def test_equations_are_solved():
     off = torch.linalg.vector_norm(misfit - rough - ahead(rough), dim=1) / misfit.norm(dim=1)
     torch.testing.assert_close(off, left)
     assert (left < 0.1).all() and (left > 1e-4).all()
+
+
+@pytest.mark.parametrize("count", [20, 60])
+def test_misfits_are_weighed_by_what_the_climate_lets_expect(count):
+    """Against singular values, of fewer and more observations than numbers, some far
+    better than others and some that say nothing."""
+    random = np.random.default_rng(0)
+    matrix = random.standard_normal((count, 30)) * 10.0 ** random.integers(-1, 6, (count, 1))
+    seen = torch.from_numpy(random.random(count) < 0.8)
+    matrix[~seen.numpy()] = 0
+    pulled = torch.from_numpy(matrix.T)
+    curvature = Curvature.of(
+        lambda r: r.flatten(1) @ pulled, torch.zeros(1, 2, 3, 5).double(), seen, size=7
+    )
+    dual = random.standard_normal((3, count))
+    left, sizes, _ = np.linalg.svd(matrix)
+    values = np.pad(sizes**2, (0, count - len(sizes)))
+    for variance, exponent in ((0.9, -0.5), (1e-3, -1.0)):
+        want = dual @ left * (1 + variance * values) ** exponent @ left.T
+        found = curvature.power(variance, exponent)(torch.from_numpy(dual)).numpy()
+        np.testing.assert_allclose(found, want, atol=2e-3)
 
 
 class Latents:

@@ -18,9 +18,7 @@ import torch
 from torch import Tensor
 
 from sciladm.diffusion.denoiser import Context, Denoiser
-
-LEAST = 1e-6
-"""Smallest eigenvalue of Aᵀ A: what is told less of than this is not told."""
+from sciladm.diffusion.posterior import squared
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +33,7 @@ class Law:
     @classmethod
     def of(cls, said: Tensor, shape: torch.Size) -> "Law":
         """From Aᵀ (number, observation), float64."""
-        numbers, count = said.shape
-        values, vectors = torch.linalg.eigh(said @ said.T if count >= numbers else said.T @ said)
-        kept = values > LEAST
-        values, vectors = values[kept], vectors[:, kept]
-        if count < numbers:
-            vectors = said @ vectors / values.sqrt()
-        return cls(vectors, values, shape)
+        return cls(*squared(said), shape)
 
     def to(self, like: Tensor) -> "Law":
         """In another kind of numbers, or on another device."""
