@@ -22,6 +22,7 @@ from sciladm.data.answers import AnswerStore
 from sciladm.data.blocks import unfinished
 from sciladm.diffusion.denoiser import Denoiser
 from sciladm.diffusion.known import Informed
+from sciladm.diffusion.posterior import Curvature
 from sciladm.observe import Rows
 from sciladm.tasks.errors import errors
 from sciladm.tasks.fills import Filled
@@ -253,6 +254,18 @@ def test_a_member_is_the_same_whoever_else_is_asked(stills, masked, method):
     assert few.equals(many[:3])
     other = model.infill(asked, 3, method=method, evaluations=12, seed=1).tracer
     assert not other.isel(member=0).equals(few.isel(member=0))
+
+
+def test_what_members_have_in_common_is_made_once_a_worker(films, monkeypatch):
+    """And changes no bit."""
+    model, ds = films
+    asked = hidden(ds.isel(time=slice(3, 8)), gap(ds))
+    made, of = [], Curvature.of
+    monkeypatch.setattr(Curvature, "of", lambda *told: made.append(1) or of(*told))
+    once = model.infill(asked, 24, method="oi", evaluations=12, workers=1)
+    windows = len(made)
+    thrice = model.infill(asked, 24, method="oi", evaluations=12, workers=3)
+    assert windows > 1 and len(made) == 4 * windows and once.identical(thrice)
 
 
 @pytest.mark.parametrize("method", ["guided", "amortised"])
@@ -495,7 +508,7 @@ def test_each_frame_is_of_the_draw_that_knows_what_follows(films, monkeypatch):
     )
     told = []
 
-    def draw(self, here, past, kept, members):
+    def draw(self, here, past, kept, members, made):
         frames = [torch.full((8, 1, *SHAPE), 10.0 * len(told) + n) for n in range(len(here))]
         told.append([float(z[0, 0, 0, 0]) for z in kept])
         return frames, frames
@@ -587,6 +600,17 @@ def test_a_run_with_a_past_takes_up_what_was_observed_on_its_way(tiny_run, tiny_
     near = states.longitude.isin(states.longitude[states.longitude >= 180][:3].values)
     off = lambda drawn: float(((drawn[name][:, 1].mean("member") - true).where(near) ** 2).mean())
     assert off(filled) < 0.8 * off(forecast)
+
+
+def test_members_that_differ_share_nothing(tiny_run, tiny_cache):
+    """What they go on from decides how far they may depart, and that how equations are solved."""
+    model = sciladm.load(tiny_run)
+    data = open_in(tiny_cache.cache, model.model.recipe)
+    states = data.frames.ds.isel(time=data.indices("test")[:12:4]).load()
+    asked = states.where((states.longitude < 180) | (states.time == states.time[0]))
+    asked = asked[list(model.model.fields.attributes)]
+    one, two = (model.infill(asked, 5, method="oi", evaluations=12, workers=n) for n in (1, 2))
+    assert one.identical(two)
 
 
 @pytest.mark.slow

@@ -44,21 +44,19 @@ class Curvature:
     values: Tensor
 
     @classmethod
-    def of(cls, told: Product, like: Tensor, seen: Tensor, size: int = 64) -> "Curvature | None":
-        """At x₀ = 0 of the shape of ``like`` (1, channel, *space), of the observations ``seen``
-        (observation,) that say anything; None where both are many, or none is."""
-        if not 0 < min(int(seen.sum()), like.numel()) <= LARGEST:
+    def of(cls, told: Product, like: Tensor, count: int, size: int = 64) -> "Curvature | None":
+        """Of ``count`` observations, at x₀ = 0 of the shape of ``like`` (1, channel, *space); None
+        where both are many, or none is."""
+        if not 0 < min(count, like.numel()) <= LARGEST:
             return None
         rows = []
         with torch.inference_mode(False), torch.enable_grad():
-            for some in torch.split(torch.nonzero(seen)[:, 0], size):
+            for some in torch.split(torch.arange(count).to(like.device), size):
                 centre = like.new_zeros(len(some), *like.shape[1:]).requires_grad_()
                 one = told(centre).gather(1, some[:, None]).sum()
                 rows.append(torch.autograd.grad(one, centre)[0].flatten(1))
         vectors, values = squared(torch.cat(rows).double())
-        whole = like.new_zeros(len(seen), len(values))
-        whole[seen] = vectors.to(like)
-        return cls(whole, values.to(like))
+        return cls(vectors.to(like), values.to(like))
 
     def power(self, variance: float, exponent: float) -> Product:
         """(1 + variance · A Aᵀ) to a power: its −½ makes misfits white where C is ``variance``

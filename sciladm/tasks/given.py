@@ -5,9 +5,9 @@ A series falls into draws of the run's window. What was observed in the frames o
 two windows share tell the second one what the first has drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -19,18 +19,9 @@ from sciladm.calendar import later
 from sciladm.data.times import Times, ticks
 from sciladm.diffusion.denoiser import Context
 from sciladm.diffusion.known import Informed, Law
+from sciladm.diffusion.nearest import nearest
 from sciladm.diffusion.noise import Key, unit_normal
-from sciladm.diffusion.posterior import (
-    Curvature,
-    Observations,
-    Posterior,
-    Product,
-    Tangent,
-    along,
-    norm,
-    solve,
-    weights,
-)
+from sciladm.diffusion.posterior import Curvature, Observations, Posterior, Product, norm
 from sciladm.diffusion.sampler import Multistep
 from sciladm.model import Model
 from sciladm.tasks.besides import Besides
@@ -46,9 +37,7 @@ MOST = {"guided": 25, "oi": 300}
 """Products in which it has to be done, per noise level; four times as many where less is asked
 to be left."""
 BENDS = 12
-"""How often, at most, optimal interpolation goes along a new tangent of the decoder."""
-HALVES = 6
-"""How often, at most, a step that costs more is halved."""
+"""How often, at most, a bending decoder is followed."""
 NEAR = 0.1
 """Standard errors, of all observations together, to which a bending decoder is followed."""
 SMALLEST = 0.02
@@ -78,6 +67,22 @@ class Plan:
         return [step * n for n in range(count)]
 
 
+class Made(TypedDict, total=False):
+    """What draws of a window have in common, as far as it is made."""
+
+    law: tuple[Tensor, Law]
+    curvature: Curvature | None
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Members as far as they are drawn: frames and latents, each (member, channel, *space)."""
+
+    members: range
+    frames: list[Tensor]
+    latents: list[Tensor]
+
+
 @dataclass(frozen=True, eq=False)
 class Given:
     """Frames at ``times``, a step apart: ``values`` (time, channel, *space) in anomalies, 0 where
@@ -102,30 +107,29 @@ class Given:
     """Of each draw, the largest share of its equations that was left unsolved."""
 
     def members(self, first: int) -> Array:
-        """A micro-batch from member number ``first`` on: (member, time, channel, *space),
+        """A micro-batch of members from number ``first`` on (member, time, channel, *space),
         anomalies."""
+        return next(self.each([first]))
+
+    def each(self, firsts: Iterable[int]) -> Iterator[Array]:
+        """As `members`, of several micro-batches. They go through the windows together, so that
+        what makes a window's equations easy is made once if their pasts are the same."""
         window, size = self.model.recipe.window, self.model.recipe.micro_batch
-        members = range(first, first + size)
-        known = window.past
-        plan = Plan.of(known, window.future)
-        frames = self._begin(members)
-        latents = [self._encoded(x) for x in frames]
+        plan, known = Plan.of(window.past, window.future), window.past
+        batches = [self._begin(range(first, first + size)) for first in firsts]
         whole = (self.observed | ~self.model.valid) & (self.error == 0)
         told = whole.flatten(1).all(1)
         for start in plan.starts(len(self.times) - known):
-            at = known + start
-            here = np.arange(at, at + plan.length)
-            if told[here[here < len(told)]].all() and here[-1] < len(told):
-                frames[at:] = [x.expand(size, *x.shape) for x in self.values[here]]
-                latents[at:] = [self._encoded(x) for x in frames[at:]]
-                continue
-            held = frames[at : at + plan.fixed] if start else []
-            kept = latents[at : at + plan.fixed] if start else []
-            past = torch.stack(latents[at - known : at], dim=1) if known else None
-            z, x = self._draw(here, past, kept, members)
-            frames[at:], latents[at:] = x, z
-            frames[at : at + len(held)], latents[at : at + len(kept)] = held, kept
-        return torch.stack(frames[: len(self.times)], dim=1).cpu().numpy()
+            here = np.arange(known + start, known + start + plan.length)
+            nothing_lacks = here[-1] < len(told) and told[here].all()
+            made: Made = {}
+            for batch in batches:
+                if nothing_lacks:
+                    self._take(batch, here)
+                else:
+                    self._go_on(batch, here, plan.fixed if start else 0, {} if known else made)
+        for batch in batches:
+            yield torch.stack(batch.frames[: len(self.times)], dim=1).cpu().numpy()
 
     @property
     def bounds(self) -> tuple[float, int]:
@@ -134,21 +138,43 @@ class Given:
         tol = enough if self.tol is None else self.tol
         return tol, most if tol >= enough else 4 * most
 
-    def _begin(self, members: range) -> list[Tensor]:
-        """The known frames that draws begin from, each (member, channel, *space)."""
+    def _begin(self, members: range) -> _Batch:
+        """The known frames that draws begin from."""
         if self.past is not None:
-            return list(self.past[[m % len(self.past) for m in members]].unbind(1))
-        known = self.values[: self.model.recipe.window.past]
-        return [x.expand(len(members), *x.shape) for x in known]
+            frames = list(self.past[[m % len(self.past) for m in members]].unbind(1))
+        else:
+            known = self.values[: self.model.recipe.window.past]
+            frames = [x.expand(len(members), *x.shape) for x in known]
+        return _Batch(members, frames, [self._encoded(x) for x in frames])
+
+    def _take(self, batch: _Batch, here: NDArray[np.int64]) -> None:
+        """Frames as they were observed."""
+        frames = [x.expand(len(batch.members), *x.shape) for x in self.values[here]]
+        batch.frames[here[0] :] = frames
+        batch.latents[here[0] :] = [self._encoded(x) for x in frames]
+
+    def _go_on(self, batch: _Batch, here: NDArray[np.int64], fixed: int, made: Made) -> None:
+        """The next window, ``fixed`` frames of which stay as they are."""
+        at, known = here[0], self.model.recipe.window.past
+        held, kept = batch.frames[at : at + fixed], batch.latents[at : at + fixed]
+        past = torch.stack(batch.latents[at - known : at], dim=1) if known else None
+        z, x = self._draw(here, past, kept, batch.members, made)
+        batch.frames[at:], batch.latents[at:] = held + x[fixed:], kept + z[fixed:]
 
     def _encoded(self, fields: Tensor) -> Tensor:
         with torch.no_grad():
             return self.model.autoencoder.encode(fields, self.model.statics)
 
     def _draw(
-        self, here: NDArray[np.int64], past: Tensor | None, kept: list[Tensor], members: range
+        self,
+        here: NDArray[np.int64],
+        past: Tensor | None,
+        kept: list[Tensor],
+        members: range,
+        made: Made,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Latents and fields of the frames of one window."""
+        """Latents and fields of the frames of one window; ``made``: what there is already of what
+        its draws have in common."""
         model, denoiser = self.model, self.model.denoiser
         times = self._times(here)
         seen = self._seen(here, kept)
@@ -161,12 +187,20 @@ class Given:
         noise = noise.to(model.device).double()
         exact, precise = self.precise.denoiser, context.double()
         usual = replace(precise, mean=precise.mean[:1], scale=precise.scale.mean(0, keepdim=True))
-        told = lambda r: seen.told(exact.clean(r, usual))
-        asked = Observations(lambda r: seen.told(exact.clean(r, precise)), seen.wanted)
+        rows = seen.rows
+        told = lambda r: seen.told(exact.clean(r, usual))[:, rows]
+        asked = Observations(
+            lambda r: seen.told(exact.clean(r, precise))[:, rows], seen.wanted[:, rows]
+        )
         if self.method == "amortised":
-            r, left = self._amortised(noise, asked, seen, context)
+            if "law" not in made:
+                said = seen.pulled(self.precise.response)
+                made["law"] = said, Law.of(said, noise.shape[1:])
+            r, left = self._amortised(noise, asked, *made["law"], context)
         else:
-            curvature = Curvature.of(told, noise[:1], seen.rows)
+            if "curvature" not in made:
+                made["curvature"] = Curvature.of(told, noise[:1], int(rows.sum()))
+            curvature = made["curvature"]
             if self.method == "oi":
                 r, left = self._interpolated(noise, asked, curvature, keys)
             else:
@@ -182,16 +216,15 @@ class Given:
 
     @torch.no_grad()
     def _amortised(
-        self, noise: Tensor, asked: Observations, seen: Seen, context: Context
+        self, noise: Tensor, asked: Observations, said: Tensor, law: Law, context: Context
     ) -> tuple[Tensor, float]:
         """By a denoiser that was trained to see what was observed. The decoder is taken for
-        straight around what observations tell of its latents; how far it bends from there to the
-        draws is what is left."""
+        straight (``said``) around what observations tell of its latents; how far it bends from
+        there to the draws is what is left."""
         denoiser = self.model.denoiser
         assert isinstance(denoiser, Informed)
-        law = Law.of(said := seen.pulled(self.precise.response), noise.shape[1:])
-        bent: Product = lambda r: asked.told(r)[:, seen.rows] - r.flatten(1) @ said
-        wanted, offset = asked.wanted[:, seen.rows], bent(torch.zeros_like(noise))
+        bent: Product = lambda r: asked.told(r) - r.flatten(1) @ said
+        wanted, offset = asked.wanted, bent(torch.zeros_like(noise))
         for _ in range(BENDS):
             known = law.given((wanted - offset) @ said.T)
             offset, before = bent(known.mean), offset
@@ -218,26 +251,10 @@ class Given:
     def _interpolated(
         self, noise: Tensor, asked: Observations, curvature: Curvature | None, keys: Sequence[Key]
     ) -> tuple[Tensor, float]:
-        """By the covariance alone: a draw of the Gaussian, moved to where its observations, with
-        errors of their own, are met best (randomised maximum likelihood, Oliver et al. 1996; exact
-        where decoding is linear), by Gauss and Newton."""
-        r, left = noise, 1.0
+        """By the covariance alone."""
         error = unit_normal(keys, "observation error", 0, asked.wanted.shape[1], (1,))
         wanted = asked.wanted - error.flatten(1).to(noise)
-
-        def cost(x: Tensor) -> Tensor:
-            with torch.no_grad():
-                misfit = asked.told(x) - wanted
-            return (x - noise).flatten(1).square().sum(1) + misfit.square().sum(1)
-
-        for _ in range(BENDS):
-            before = r
-            aim, left = _nearer(r, noise, asked.told, wanted, curvature, self.bounds)
-            r = _lower(r, aim, cost)
-            moved = float(((r - before).norm() / r.norm()).clamp(max=1))
-            if moved < self.bounds[0]:
-                break
-        return r, max(left, moved)
+        return nearest(noise, replace(asked, wanted=wanted), curvature, *self.bounds)
 
     def _whole(
         self,
@@ -287,34 +304,3 @@ class Given:
     def _keys(self, time: np.datetime64, members: range) -> list[Key]:
         (valid,) = ticks(np.array([time]))
         return [Key(self.seed, int(valid), 0, m) for m in members]
-
-
-def _nearer(
-    r: Tensor,
-    drawn: Tensor,
-    told: Product,
-    wanted: Tensor,
-    curvature: Curvature | None,
-    bounds: tuple[float, int],
-) -> tuple[Tensor, float]:
-    """Where |x − drawn|² + |told(x) − wanted|² is least along the tangent of ``told`` at r, and
-    the share of the equations left."""
-    tangent = Tangent(told, r)
-    root, own = weights(curvature, 1.0)
-    back: Product = lambda dual: tangent.back(root(dual))
-    ahead: Product = lambda pulled: root(tangent.ahead(pulled))
-    misfit = root(wanted - tangent.said) + ahead(r - drawn)
-    _, gained, left = solve(back, ahead, misfit, None, *bounds, own)
-    return drawn + gained, float(left.max())
-
-
-def _lower(before: Tensor, aim: Tensor, cost: Product) -> Tensor:
-    """As far of the way to ``aim`` as does not cost more, of each member by itself."""
-    share, most = torch.ones(len(before)).to(before), cost(before) * (1 + 1e-6)
-    for _ in range(HALVES):
-        there = before + along(share, before) * (aim - before)
-        fine = cost(there) <= most
-        if fine.all():
-            break
-        share = share.where(fine, share / 2)
-    return there.where(along(fine, there), before)

@@ -187,25 +187,27 @@ def _given(
 def _drawn(
     asked: Sequence[tuple[NDArray[np.int64], Given]], wish: Wish
 ) -> Iterator[tuple[float, tuple[NDArray[np.int64], int, Array]]]:
-    """Of every series one micro-batch after another: the share that is done, and the series'
-    numbers, its first member and its members (member, time, channel, *space), in anomalies; a few
-    micro-batches side by side, of one series or several, one thread each."""
+    """Of every series its micro-batches: the share that is done, and the series' numbers, the
+    first member and the members (member, time, channel, *space), in anomalies; side by side, one
+    thread each, are several series or, if there are fewer, parts of the micro-batches of one."""
     if not asked:
         return
     model = asked[0][1].model
     _ = model.latent_statics, model.residual, model.denoiser
     starts = range(0, wish.members, model.recipe.micro_batch)
-    jobs = [(numbers, given, first) for numbers, given in asked for first in starts]
+    parts = min(-(-wish.workers // len(asked)), len(starts))
+    jobs = [(*one, starts[part::parts]) for one in asked for part in range(parts)]
     with ThreadPoolExecutor(
         wish.workers, initializer=torch.set_num_threads, initargs=(THREADS,)
     ) as threads:
         # A larger grid has threads of its own; from this one it can be interrupted.
         side_by_side = map if isinstance(model, Wide) else threads.map
-        states = side_by_side(lambda job: job[1].members(job[2]), jobs)
-        for done, ((numbers, _given, first), drawn) in enumerate(
+        states = side_by_side(lambda job: list(job[1].each(job[2])), jobs)
+        for done, ((numbers, _given, firsts), each) in enumerate(
             zip(jobs, states, strict=True), start=1
         ):
-            yield done / len(jobs), (numbers, first, drawn[: wish.members - first])
+            for first, drawn in zip(firsts, each, strict=True):
+                yield done / len(jobs), (numbers, first, drawn[: wish.members - first])
 
 
 def reduced(filled: dict[str, xr.DataArray], output: str) -> dict[str, xr.DataArray]:

@@ -6,7 +6,7 @@ the network knows. Then each tile is denoised at every noise level given what wa
 and halos are cropped as latents, which neighbours share; whitened numbers they do not share.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -38,17 +38,18 @@ ROOM = 1 << 29
 class GivenByTiles(Given):
     """One frame of a `Wide` run."""
 
-    def members(self, first: int) -> Array:
+    def each(self, firsts: Iterable[int]) -> Iterator[Array]:
         """As `Given`: (member, 1, channel, *space)."""
         model = cast(Wide, self.model)
-        keys = self._keys(self.times[0], range(first, first + model.recipe.micro_batch))
-        with ThreadPoolExecutor(
-            model.workers, initializer=torch.set_num_threads, initargs=(THREADS,)
-        ) as threads:
-            draw = Draw(self, model, keys, threads.submit(self._context, len(keys)).result())
-            fields = draw.fields(draw.latents(draw.noise(threads), threads), threads)
-        self.left.append(max(draw.left.values(), default=0.0))
-        return fields[:, None].cpu().numpy()
+        for first in firsts:
+            keys = self._keys(self.times[0], range(first, first + model.recipe.micro_batch))
+            with ThreadPoolExecutor(
+                model.workers, initializer=torch.set_num_threads, initargs=(THREADS,)
+            ) as threads:
+                draw = Draw(self, model, keys, threads.submit(self._context, len(keys)).result())
+                fields = draw.fields(draw.latents(draw.noise(threads), threads), threads)
+            self.left.append(max(draw.left.values(), default=0.0))
+            yield fields[:, None].cpu().numpy()
 
     @torch.no_grad()
     def _context(self, members: int) -> Context:
@@ -185,7 +186,7 @@ class Draw:
             exact, one, seen = self.given.precise.denoiser, self._precise, self._seen(tile)
             usual = replace(one, mean=one.mean[:1], scale=one.scale.mean(0, keepdim=True))
             told = lambda r: seen.told(exact.clean(r, usual))[:, seen.rows]
-            curvature = Curvature.of(told, one.mean[:1], seen.rows[seen.rows])
+            curvature = Curvature.of(told, one.mean[:1], int(seen.rows.sum()))
             self.known[tile.number] = seen, curvature
         return self.known[tile.number]
 
