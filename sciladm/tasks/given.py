@@ -7,6 +7,7 @@ two windows share tell the second one what the first has drawn.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -117,11 +118,9 @@ class Given:
         window, size = self.model.recipe.window, self.model.recipe.micro_batch
         plan, known = Plan.of(window.past, window.future), window.past
         batches = [self._begin(range(first, first + size)) for first in firsts]
-        whole = (self.observed | ~self.model.valid) & (self.error == 0)
-        told = whole.flatten(1).all(1)
         for start in plan.starts(len(self.times) - known):
             here = np.arange(known + start, known + start + plan.length)
-            nothing_lacks = here[-1] < len(told) and told[here].all()
+            nothing_lacks = here[-1] < len(self.times) and self._whole[here].all()
             made: Made = {}
             for batch in batches:
                 if nothing_lacks:
@@ -137,6 +136,18 @@ class Given:
         enough, most = ENOUGH[self.method], MOST[self.method]
         tol = enough if self.tol is None else self.tol
         return tol, most if tol >= enough else 4 * most
+
+    @cached_property
+    def _whole(self) -> Tensor:
+        """Which frames are known."""
+        whole = (self.observed | ~self.model.valid) & (self.error == 0)
+        return whole.flatten(1).all(1)
+
+    def _follows_draws(self, here: NDArray[np.int64]) -> bool:
+        """Whether what members go on from differs."""
+        known = self.model.recipe.window.past
+        drawn = not self._whole[here[0] - known : here[0]].all()
+        return drawn or (here[0] == known and self.past is not None and len(self.past) > 1)
 
     def _begin(self, members: range) -> _Batch:
         """The known frames that draws begin from."""
@@ -185,12 +196,12 @@ class Given:
             context = denoiser.context(known, forcings, model.latent_statics)
         noise = unit_normal(keys, "denoiser", 0, context.mean.shape[1], model.grid.shape)
         noise = noise.to(model.device).double()
-        exact, precise = self.precise.denoiser, context.double()
+        precise, later = context.double(), self._follows_draws(here)
         usual = replace(precise, mean=precise.mean[:1], scale=precise.scale.mean(0, keepdim=True))
-        rows = seen.rows
-        told = lambda r: seen.told(exact.clean(r, usual))[:, rows]
+        rows, clean = seen.rows, self.precise.clean
+        told = lambda r: seen.told(clean(r, usual, later))[:, rows]
         asked = Observations(
-            lambda r: seen.told(exact.clean(r, precise))[:, rows], seen.wanted[:, rows]
+            lambda r: seen.told(clean(r, precise, later))[:, rows], seen.wanted[:, rows]
         )
         if self.method == "amortised":
             if "law" not in made:
@@ -207,9 +218,11 @@ class Given:
                 r, left = self._guided(noise, asked, curvature, context)
         self.left.append(left)
         with torch.no_grad():
-            z = exact.clean(r, precise)
+            z = clean(r, precise, later)
             fields = [
-                self._whole(x, seen.frames[n], self._keys(times[n], members), fixed=n < len(kept))
+                self._completed(
+                    x, seen.frames[n], self._keys(times[n], members), fixed=n < len(kept)
+                )
                 for n, x in enumerate(seen.decoded(z))
             ]
         return list(apart(z.float(), len(here)).unbind(1)), fields
@@ -256,7 +269,7 @@ class Given:
         wanted = asked.wanted - error.flatten(1).to(noise)
         return nearest(noise, replace(asked, wanted=wanted), curvature, *self.bounds)
 
-    def _whole(
+    def _completed(
         self,
         decoded: Tensor,
         seen: Frame,
@@ -265,12 +278,12 @@ class Given:
         fixed: bool,
     ) -> Tensor:
         """A frame with what decoding left of it, as far as the observations leave that free."""
-        model = self.model
+        model, residual = self.model, self.model.residual
         if fixed:
             return decoded.float()
-        normal = unit_normal(keys, "residual", 0, model.residual.numbers, model.grid.shape)
+        normal = unit_normal(keys, "residual", 0, residual.numbers, model.grid.shape)
         error = unit_normal(keys, "error", 0, decoded.shape[1], decoded.shape[2:])
-        told = decoded, model.residual.draw(normal.to(model.device)).double(), error.to(decoded)
+        told = decoded, residual.draw(normal.to(model.device)).double(), error.to(decoded)
         if isinstance(seen, Observed):
             return (decoded + seen.residual(*told)).float()
         rows = unit_normal(keys, "row error", 0, len(seen.values), (1,)).flatten(1)

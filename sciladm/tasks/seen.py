@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sciladm.autoencoder.combined import Combined
 from sciladm.autoencoder.curved import Curved
@@ -14,12 +15,14 @@ from sciladm.autoencoder.observed import Observed
 from sciladm.autoencoder.patch import PatchAutoencoder
 from sciladm.conventions import UserError
 from sciladm.diffusion.denoiser import Context, Denoiser
+from sciladm.diffusion.rolled import Rolled
 from sciladm.model import Model
 
 Frame = Observed | Combined | Curved
 """What was observed of one frame."""
 LARGEST = 4096
 """Numbers of a draw up to which matrices between them are made."""
+Part = TypeVar("Part", bound=nn.Module)
 SMALL = 1e-3
 """Step, in standard deviations, along which a decoder's slope is taken."""
 
@@ -68,16 +71,23 @@ class Precise:
     the first is more than there is of the second."""
 
     denoiser: Denoiser
+    rolled: Rolled | None
     autoencoder: PatchAutoencoder
     statics: Tensor
 
     @classmethod
     def of(cls, model: Model) -> "Precise":
-        """Copies."""
-        denoiser = deepcopy(model.denoiser).double()
-        if denoiser.departure.patterns.is_complex():  # which double() leaves as they are
-            denoiser.departure.patterns = denoiser.departure.patterns.to(torch.complex128)
-        return cls(denoiser, deepcopy(model.autoencoder).double(), model.statics.double())
+        """Copies; of runs that go on from a past with what roll-outs say of windows. (What they
+        say of decoding has in it what else forecasts err by there: not a law of observations.)"""
+        rolled = _double(model.rolled) if model.recipe.window.past else None
+        parts = _double(model.denoiser), rolled, _double(model.autoencoder)
+        return cls(*parts, model.statics.double())
+
+    def clean(self, r: Tensor, context: Context, later: bool) -> Tensor:
+        """White r (batch, channel, *space) → latents z of a window; ``later``: whether it follows
+        draws, not states that are known."""
+        z = self.denoiser.clean(r, context)
+        return z if self.rolled is None else self.rolled(context.mean, z, later)
 
     @cached_property
     def response(self) -> Tensor:
@@ -103,6 +113,16 @@ class Precise:
         with torch.no_grad():
             parts = [fields(some) - fields(-some) for some in torch.split(unit, 64)]
         return torch.cat(parts) / (2 * SMALL)
+
+
+def _double(part: Part) -> Part:
+    """A copy in float64 and complex128."""
+    out = deepcopy(part).double()
+    for inner in out.modules():
+        for name, buffer in inner.named_buffers(recurse=False):
+            if buffer.is_complex():  # double() leaves it as it is
+                setattr(inner, name, buffer.to(torch.complex128))
+    return out
 
 
 def apart(latents: Tensor, frames: int) -> Tensor:
