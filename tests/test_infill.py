@@ -20,7 +20,7 @@ from sciladm import infill as program
 from sciladm.conventions import UserError
 from sciladm.data.answers import AnswerStore
 from sciladm.data.blocks import unfinished
-from sciladm.diffusion.denoiser import Denoiser
+from sciladm.diffusion.denoiser import Context, Denoiser
 from sciladm.diffusion.known import Informed
 from sciladm.diffusion.posterior import Curvature
 from sciladm.observe import Rows
@@ -621,6 +621,26 @@ def test_where_nothing_is_told_a_run_with_a_past_forecasts(tiny_run, tiny_cache,
         width = drawn[name].var("member").mean(("latitude", "longitude", "level"))
         want = forecast[name].var("member").mean(("latitude", "longitude", "level"))
         assert np.allclose(width / want.rename(lead).values, 1, atol=0.2), (width, want)
+
+
+def test_what_a_number_adds_to_the_fields(tiny_run):
+    """The slope of all that lies between white numbers and fields, in either kind of window."""
+    model = sciladm.load(tiny_run).model
+    with torch.no_grad():
+        model.rolled.decoded.size[1] *= 0.5
+    precise, shape = Precise.of(model), model.denoiser.weight.shape
+    nothing = torch.zeros(1, *shape).double()
+    context = Context(nothing, torch.ones_like(nothing), nothing)
+    r = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).double()
+    fields = lambda r, later: precise.autoencoder.decode(
+        precise.clean(r, context, later), precise.statics
+    )
+    added = []
+    for later in (False, True):
+        want = (fields(1e-4 * r, later) - fields(-1e-4 * r, later)) / 2e-4
+        added.append(torch.einsum("n,nfc...->fc...", r.flatten(), precise.response(later)))
+        assert (added[-1] - want).abs().max() < 1e-3 * want.abs().max()
+    assert (added[0] - added[1]).square().mean() > 0.01 * added[0].square().mean()
 
 
 def test_members_that_differ_share_nothing(tiny_run, tiny_cache):

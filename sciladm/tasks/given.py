@@ -205,7 +205,7 @@ class Given:
         )
         if self.method == "amortised":
             if "law" not in made:
-                said = seen.pulled(self.precise.response)
+                said = seen.pulled(self.precise.response(later))
                 made["law"] = said, Law.of(said, noise.shape[1:])
             r, left = self._amortised(noise, asked, *made["law"], context)
         else:

@@ -40,7 +40,7 @@ class Masks:
                 for one in torch.from_numpy(seen).to(model.device)
             ]
             told = Seen(precise.autoencoder, precise.statics, frames)
-            laws.append(Law.of(told.pulled(precise.response), like.shape).to(like))
+            laws.append(Law.of(told.pulled(precise.response()), like.shape).to(like))
         return cls(laws, seed)
 
     def known(self, r: Tensor, step: int, part: int) -> Known | None:

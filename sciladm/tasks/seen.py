@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -74,6 +74,7 @@ class Precise:
     rolled: Rolled | None
     autoencoder: PatchAutoencoder
     statics: Tensor
+    _made: dict[bool, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: Model) -> "Precise":
@@ -89,10 +90,14 @@ class Precise:
         z = self.denoiser.clean(r, context)
         return z if self.rolled is None else self.rolled(context.mean, z, later)
 
-    @cached_property
-    def response(self) -> Tensor:
+    def response(self, later: bool = False) -> Tensor:
         """What each number of white r adds to the fields of a window, next to the climatology, for
-        departures of the usual scale (number, frame, channel, *space)."""
+        departures of the usual scale (number, frame, channel, *space); ``later`` as in `clean`."""
+        if later not in self._made:
+            self._made[later] = self._response(later)
+        return self._made[later]
+
+    def _response(self, later: bool) -> Tensor:
         shape, k = self.denoiser.weight.shape, len(self.autoencoder.centre)
         numbers, frames = shape.numel(), shape[0] // k
         if numbers > LARGEST:
@@ -105,7 +110,7 @@ class Precise:
         context = Context(nothing, torch.ones_like(nothing), nothing)
 
         def fields(r: Tensor) -> Tensor:
-            z = apart(self.denoiser.clean(r, context), frames)
+            z = apart(self.clean(r, context, later), frames)
             flat = self.autoencoder.decode(z.flatten(0, 1), self.statics)
             return flat.view(len(r), frames, *flat.shape[1:])
 
