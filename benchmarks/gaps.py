@@ -31,6 +31,7 @@ from sciladm.tasks.voice import Silent
 
 EVERY, COVER = 30, 0.6
 LONG = [(1, 1, "1 day"), (2, 3, "2–3"), (4, 7, "4–7"), (8, 99, "8 and more")]
+KINDS = ("model", "oi", "eof")
 FAR = [(0, 1.5, "1 cell"), (1.5, 4.5, "2–4"), (4.5, 99, "> 4")]
 
 
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--gaps", choices=("clouds", "stations", "blocks"), default="clouds")
     parser.add_argument("--error", type=float, default=0.0)
     parser.add_argument("--days", type=int, default=20, help="times of a series, a step apart")
+    parser.add_argument("--method", default="auto", help="of the model; auto: the run's best")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -133,25 +135,24 @@ def main() -> None:
         space = [axis.name for axis in opened.fields.grid.axes]
         where = xr.DataArray(hidden, dims=("time", *space))
         told = ds.transpose("time", *space).where(~where) + unit * noise
-        filled = model.infill(told, asked.members, asked.error, seed=asked.seed)
+        filled = model.infill(
+            told, asked.members, asked.error, method=asked.method, seed=asked.seed
+        )
         members = filled[name].transpose("member", "time", *space).values.astype(np.float64)
         truth = frames.read(numbers)[:, 0].astype(np.float64)
-        score = {"model": fair_crps(members, truth)}
+        deviation = members.var(0, ddof=1) * (1 + 1 / len(members))
+        said = {"model": [fair_crps(members, truth), deviation, (members.mean(0) - truth) ** 2]}
         own = anomalies(numbers)
-        score["climatology"] = unit * spread(gaussian_crps(0 * own, climate + 0 * own, own), sea)
         for kind, rival in rivals.items():
             found = centred(rival, own, own + noise[:, sea], ~hidden[:, sea], width, error)
-            score[kind] = unit * spread(found, sea)
-        classes = groups(hidden)
-        deviation = members.var(0, ddof=1) * (1 + 1 / len(members))
-        missed = (members.mean(0) - truth) ** 2
-        for label, inside in classes.items():
+            units = (unit, unit**2, unit**2)
+            said[kind] = [u * spread(x, sea) for u, x in zip(units, found, strict=True)]
+        climatology = unit * spread(gaussian_crps(0 * own, climate + 0 * own, own), sea)
+        for label, inside in groups(hidden).items():
             if inside.any():
-                parts = [
-                    score[kind][inside].sum() for kind in ("model", "oi", "eof", "climatology")
-                ]
-                row_ = [inside.sum(), *parts, deviation[inside].sum(), missed[inside].sum()]
-                table.setdefault(label, {})[case] = np.array(row_)
+                sums = [x[inside].sum() for kind in KINDS for x in said[kind]]
+                row = [inside.sum(), climatology[inside].sum(), *sums]
+                table.setdefault(label, {})[case] = np.array(row)
         print(f"{case + 1} of {len(starts)}", flush=True)
     show(table)
 
@@ -159,15 +160,17 @@ def main() -> None:
 def centred(  # type: ignore[no-untyped-def]
     rival, own: np.ndarray, told: np.ndarray, observed: np.ndarray, width: int, error: float
 ) -> np.ndarray:
-    """CRPS of each day from what is ``told`` of a window around it, as far as series allow."""
-    out = np.zeros_like(own)
+    """CRPS, variance and squared error of each day (3, day, cell) from what is ``told`` of a
+    window around it, as far as series allow."""
+    out = np.zeros((3, *own.shape))
     cells = own.shape[1]
     for day in range(len(own)):
         first = int(np.clip(day - width // 2, 0, len(own) - width))
         window = slice(first, first + width)
         mean, std = rival.fill(told[window].ravel(), observed[window].ravel(), error)
         here = slice((day - first) * cells, (day - first + 1) * cells)
-        out[day] = gaussian_crps(mean[here], std[here], own[day])
+        mean, std = mean[here], std[here]
+        out[:, day] = gaussian_crps(mean, std, own[day]), std**2, (mean - own[day]) ** 2
     return out
 
 
@@ -192,21 +195,26 @@ def groups(hidden: np.ndarray) -> dict[str, np.ndarray]:
 
 def show(table: dict[str, dict[int, np.ndarray]]) -> None:
     """One line a class."""
-    print(f"{'gap, distance':20} {'cells':>7} {'model':>7} {'oi':>7} {'eof':>7} {'climate':>8} "
-          f"{'model − oi':>26} {'model − eof':>26} {'spread–skill':>13}")  # fmt: skip
+    title = f"{'gap, distance':20} {'cells':>7} {'model':>7} {'oi':>7} {'eof':>7} {'climate':>8} "
+    title += f"{'model − oi':>26} {'model − eof':>26} {'spread–skill':>13} {'oi':>6} {'eof':>6}"
+    print(title)
     for label, rows in table.items():
         found = np.array(list(rows.values()))
         rng = np.random.default_rng(0)
         draws = rng.integers(len(found), size=(2000, len(found)))
-        count, model, oi, eof, climate, spread_, error = found.sum(0)
-        line = f"{label:20} {int(count):7d} {model / count:7.4f} {oi / count:7.4f} "
-        line += f"{eof / count:7.4f} {climate / count:8.4f}"
-        for column in (2, 3):
-            apart = found[:, 1] - found[:, column]
+        count, climate, *sums = found.sum(0)
+        crps, spread_, error = np.reshape(sums, (3, 3)).T
+        model, oi, eof = crps / count
+        line = (
+            f"{label:20} {int(count):7d} {model:7.4f} {oi:7.4f} {eof:7.4f} {climate / count:8.4f}"
+        )
+        for column in (5, 8):
+            apart = found[:, 2] - found[:, column]
             many = apart[draws].sum(1) / found[draws, 0].sum(1)
             low, high = np.quantile(many, (0.025, 0.975))
             line += f" {apart.sum() / count:8.4f} [{low:.4f}, {high:.4f}]"
-        print(f"{line} {np.sqrt(spread_ / error):13.3f}", flush=True)
+        ratios = np.sqrt(spread_ / error)
+        print(f"{line} {ratios[0]:13.3f} {ratios[1]:6.3f} {ratios[2]:6.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ the state.
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
+from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
 from sciladm.grid import Boundary
@@ -117,11 +119,13 @@ class Departure(nn.Module):
         return self.waves.fields(whole.transpose(0, 1))
 
     @torch.no_grad()
-    def measure(self, samples: Samples) -> None:
+    def measure(self, samples: Samples, folds: int = 1) -> None:
         """Fit all of it. A cell's correlations are drawn to those of its group, as these are to
         all cells', the more, the fewer the samples; means to 0, variances to those of a group and
         a block's correlations to none, by as much as they would be wrong otherwise (Ledoit & Wolf
-        2004, with the error of Gaussian samples)."""
+        2004, with the error of Gaussian samples). With ``folds``, patterns are as large as each
+        of so many parts of the samples has them that are found in the others, smallest first
+        (Bartz 2016, arXiv:1611.00798): samples are a series, and not independent."""
         products, number = torch.zeros(*self.axes.shape, dtype=torch.float64), 0
         first = torch.zeros(self.mean.shape, dtype=torch.float64)
         for d in samples():
@@ -145,27 +149,38 @@ class Departure(nn.Module):
         self.axes.copy_(axes)
         self.size.copy_(values.clamp(min=LEAST).sqrt())
         if self.amplitude.numel():
-            self._measure_patterns(samples)
+            values, vectors = self._measured(samples, number, folds)
+            kept = self.patterns.shape[2]
+            self.patterns.copy_(vectors[..., vectors.shape[2] - kept :])
+            self.amplitude.copy_(values[..., values.shape[1] - kept :].clamp(min=LEAST).sqrt())
+            if kept < values.shape[1]:
+                rest = values[..., : values.shape[1] - kept]
+                self.rest.copy_(rest.mean(-1).clamp(min=LEAST).sqrt())
 
-    def _measure_patterns(self, samples: Samples) -> None:
-        blocks, numbers, kept = self.patterns.shape
+    def _measured(self, samples: Samples, number: int, folds: int) -> tuple[Tensor, Tensor]:
+        """Variances (block, pattern), smallest first, and patterns (block, number, pattern)."""
+        blocks, numbers, _ = self.patterns.shape
         kind = torch.complex128 if self.waves.periodic else torch.float64
-        covariance, number = torch.zeros(blocks, numbers, numbers, dtype=kind), 0
+        products, seen = torch.zeros(folds, blocks, numbers, numbers, dtype=kind), 0
         for d in samples():
             rows = self.waves.rows(self._cellwise(d)).transpose(0, 1).cpu()
-            covariance += rows.mT @ rows.conj()
-            number += len(d)
-        covariance /= number
+            products[seen * folds // number] += rows.mT @ rows.conj()
+            seen += len(d)
+        covariance = products.sum(0) / number
+        if folds > 1:
+            held = torch.zeros(blocks, numbers, dtype=torch.float64)
+            for own in products:
+                vectors = torch.linalg.eigh(covariance - own / number)[1]
+                held += (vectors.conj() * (own @ vectors)).sum(1).real / number
+            risen = np.stack([isotonic_regression(block).x for block in held.numpy()])
+            return torch.from_numpy(risen), torch.linalg.eigh(covariance)[1]
         trace = covariance.diagonal(dim1=1, dim2=2).real.sum(-1)
         mean = (trace / numbers)[:, None, None] * torch.eye(numbers)
         wrong = (trace**2 + covariance.abs().square().sum((1, 2))) / number
         apart = (covariance - mean).abs().square().sum((1, 2))
         share = (wrong / apart.clamp(min=1e-12)).clamp(max=1)[:, None, None]
         values, vectors = torch.linalg.eigh(covariance + share * (mean - covariance))
-        self.patterns.copy_(vectors[..., numbers - kept :])
-        self.amplitude.copy_(values[..., numbers - kept :].clamp(min=LEAST).sqrt())
-        if kept < numbers:
-            self.rest.copy_(values[..., : numbers - kept].mean(-1).clamp(min=LEAST).sqrt())
+        return values, vectors
 
     @torch.no_grad()
     def rescale(self, samples: Samples) -> None:
