@@ -117,7 +117,7 @@ class Model:
         mean = self.mean_forecast(own.mean_steps, own.scale)
         seen, drawn = self._channels
         made_of, told = (Informed, 3 * drawn) if own.masks else (Denoiser, 0)
-        backbone = self._backbone(drawn + seen + told, drawn)
+        backbone = self._backbone(drawn + seen + told, drawn, own.gains)
         groups = alike(torch.from_numpy(self.grid.rows()), self._valid_share().cpu())
         departure = Departure(drawn, groups, self.grid.boundaries, own.patterns)
         said = PARAMETRISATIONS[own.parametrisation]
@@ -155,11 +155,10 @@ class Model:
         forced, placed = window.future * self._forcing_count, len(self.latent_statics)
         return known + drawn + forced + placed, drawn
 
-    def _backbone(self, inputs: int, outputs: int) -> UNet:
+    def _backbone(self, inputs: int, outputs: int, gains: bool = False) -> UNet:
         own, ends = self.recipe.denoiser, self.grid.boundaries
-        return UNet(
-            inputs, outputs, ends, widths=own.widths, blocks=own.blocks, attention=own.attention
-        )
+        shape = inputs, outputs, ends, own.widths, own.blocks
+        return UNet(*shape, attention=own.attention, gains=gains)
 
     def _cells(self) -> Tensor:
         """What each latent cell counts (*cells): its area, as far as data can be there."""

@@ -15,6 +15,11 @@ class Denoiser(Section):
     )
     blocks: Positive = Field(default=2, description="residual blocks per resolution")
     attention: bool = Field(default=True, description="attention at the coarsest resolution")
+    gains: bool = Field(
+        default=False,
+        description="the network that draws is told how large a state is, and may multiply it: "
+        "where there are several regimes, calm days and rough ones",
+    )
     local: int = Field(
         default=0, ge=0, description="samples' worth by which cells share a linear map; 0: wholly"
     )

@@ -151,6 +151,9 @@ def test_sizes_of_patterns_hold_where_they_were_not_found(ends):
     held.measure(lambda: told.chunk(9), folds=3)
     (before, _), (after, size) = surprise(once, fresh), surprise(held, fresh)
     assert after < before - 0.02 and 0.85 < size < 1.15, (before, after, size)
+    whole = Departure(2, rows(shape), ends, 512)
+    whole.measure(lambda: [told], folds=3)  # however it is cut
+    torch.testing.assert_close(whole.amplitude, held.amplitude, rtol=1e-3, atol=1e-4)
 
 
 def test_where_departures_have_a_mean_it_is_drawn_too():

@@ -57,7 +57,8 @@ def test_moves_with_the_data_along_a_periodic_axis():
 
 
 def test_samples_of_a_batch_do_not_see_each_other():
-    net = wake(UNet(3, 2, BOUNDARIES[2], widths=(8, 16), blocks=1, embedding=16)).eval()
+    more = {"widths": (8, 16), "blocks": 1, "embedding": 16, "gains": True}
+    net = wake(UNet(3, 2, BOUNDARIES[2], **more)).eval()
     x, noise = torch.randn(3, 3, 4, 8), torch.randn(3)
     together = net(x, noise)
     for i in range(3):
@@ -72,6 +73,38 @@ def test_noise_level_reaches_every_block():
     assert not torch.allclose(block(x, embed(torch.zeros(2))), block(x, embed(torch.ones(2))))
     near = Fourier(64)(torch.tensor([0.0, 0.001, 0.5]))
     assert (near[0] - near[1]).abs().max() < 0.1 * (near[0] - near[2]).abs().max()
+
+
+@pytest.mark.parametrize("gains", [False, True])
+def test_gains_tell_calm_days_from_rough_ones(gains):
+    """White fields of standard deviation 0.1 on some days and 1.4 on others, noised: the best that
+    can be said is a multiple of what is seen, by how large it is; what is said beyond that, as a
+    share of what there is to learn."""
+    torch.manual_seed(0)
+    more = {"widths": (16,), "blocks": 1, "embedding": 32, "attention": False, "gains": gains}
+    net, steps = UNet(4, 4, BOUNDARIES[2], **more), 150
+    found = torch.optim.Adam(net.parameters())
+
+    def days(count):
+        std = torch.where(torch.rand(count) < 0.5, 0.1, 1.4)[:, None, None, None]
+        sigma = torch.exp(torch.randn(count))[:, None, None, None]
+        x = std * torch.randn(count, 4, 6, 6)
+        seen = x + sigma * torch.randn(x.shape)
+        left = sigma / (1 + sigma**2).sqrt()
+        goal = lambda says: (says - seen / (1 + sigma**2)) / left
+        best = goal(std**2 / (std**2 + sigma**2) * seen)
+        return seen / (1 + sigma**2).sqrt(), sigma.log().flatten() / 4, goal(x), best
+
+    for step in range(steps):
+        seen, level, goal, _ = days(48)
+        found.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
+        found.zero_grad()
+        (net(seen, level) - goal).square().mean().backward()
+        found.step()
+    with torch.no_grad():
+        seen, level, _, best = days(512)
+        off = float((net(seen, level) - best).square().mean() / best.square().mean())
+    assert off < 0.1 if gains else off > 0.15, off
 
 
 def test_attention_is_the_textbook_formula():

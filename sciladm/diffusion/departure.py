@@ -164,21 +164,24 @@ class Departure(nn.Module):
         products, seen = torch.zeros(folds, blocks, numbers, numbers, dtype=kind), 0
         for d in samples():
             rows = self.waves.rows(self._cellwise(d)).transpose(0, 1).cpu()
-            products[seen * folds // number] += rows.mT @ rows.conj()
+            fold = torch.arange(seen, seen + len(d)) * folds // number
+            for own in range(folds):
+                part = rows[:, fold == own]
+                products[own] += part.mT @ part.conj()
             seen += len(d)
         covariance = products.sum(0) / number
         if folds > 1:
             held = torch.zeros(blocks, numbers, dtype=torch.float64)
-            for own in products:
-                vectors = torch.linalg.eigh(covariance - own / number)[1]
-                held += (vectors.conj() * (own @ vectors)).sum(1).real / number
+            for apart in products:
+                vectors = torch.linalg.eigh(covariance - apart / number)[1]
+                held += (vectors.conj() * (apart @ vectors)).sum(1).real / number
             risen = np.stack([isotonic_regression(block).x for block in held.numpy()])
             return torch.from_numpy(risen), torch.linalg.eigh(covariance)[1]
         trace = covariance.diagonal(dim1=1, dim2=2).real.sum(-1)
         mean = (trace / numbers)[:, None, None] * torch.eye(numbers)
         wrong = (trace**2 + covariance.abs().square().sum((1, 2))) / number
-        apart = (covariance - mean).abs().square().sum((1, 2))
-        share = (wrong / apart.clamp(min=1e-12)).clamp(max=1)[:, None, None]
+        more = (covariance - mean).abs().square().sum((1, 2))
+        share = (wrong / more.clamp(min=1e-12)).clamp(max=1)[:, None, None]
         values, vectors = torch.linalg.eigh(covariance + share * (mean - covariance))
         return values, vectors
 

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from sciladm.grid import Boundary, pad
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+LEAST, SPREAD = 1e-6, 4.0
+"""Of a mean square, and what its ln is divided by."""
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
@@ -84,22 +86,45 @@ class Norm(nn.Module):
 
 
 class Fourier(nn.Module):
-    """A number → the embedding that modulates every block: fixed sines, then two layers."""
+    """A number, and ``more`` beside it → the embedding that modulates every block: fixed sines,
+    then two layers."""
 
     frequencies: Tensor
 
-    def __init__(self, width: int, sines: int = 32) -> None:
+    def __init__(self, width: int, sines: int = 32, more: int = 0) -> None:
         super().__init__()
         self.register_buffer("frequencies", 2 * torch.pi * torch.logspace(-2, 1, sines))
         self.mix = nn.Sequential(
-            nn.Linear(2 * sines, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+            nn.Linear(2 * sines + more, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch,) → (batch, width)."""
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor:
+        """(batch,), (batch, more) → (batch, width)."""
         angle = x[:, None] * self.frequencies
-        mixed: Tensor = self.mix(torch.cat([angle.sin(), angle.cos()], dim=1))
+        mixed: Tensor = self.mix(torch.cat([angle.sin(), angle.cos(), *more], dim=1))
         return mixed
+
+
+class Gains(nn.Module):
+    """A linear map of each cell's channels, the same in every cell, that an embedding decides;
+    zero at the start. What is normalised in every block cannot say: as it is, but half of it."""
+
+    def __init__(self, embedding: int, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.shape = channels_out, channels_in
+        self.weight = nn.Linear(embedding, channels_out * channels_in)
+        nn.init.zeros_(self.weight.weight)
+        nn.init.zeros_(self.weight.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(batch, channels_in, *space), (batch, embedding) → (batch, channels_out, *space)."""
+        weight: Tensor = self.weight(embedding).view(len(x), *self.shape)
+        return (weight @ x.flatten(2)).view(len(x), -1, *x.shape[2:])
+
+
+def size(x: Tensor) -> Tensor:
+    """How large each channel of a sample is: ln of its mean square over cells (batch, channel)."""
+    return (x.flatten(2).square().mean(2) + LEAST).log() / SPREAD
 
 
 class Block(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sciladm.grid import Boundary, pad
-from sciladm.nn.layers import Attention, Block, Conv, Double, Fourier, Halve, Norm
+from sciladm.nn.layers import Attention, Block, Conv, Double, Fourier, Gains, Halve, Norm, size
 
 
 class UNet(nn.Module):
@@ -26,11 +26,13 @@ class UNet(nn.Module):
         blocks: int = 2,
         embedding: int = 128,
         attention: bool = True,
+        gains: bool = False,
     ) -> None:
         super().__init__()
         self.boundaries = tuple(boundaries)
         axes, wide = len(self.boundaries), list(widths)
-        self.embed = Fourier(embedding)
+        self.embed = Fourier(embedding, more=channels_in if gains else 0)
+        self.gains = Gains(embedding, channels_in, channels_out) if gains else None
         self.enter = Conv(channels_in, wide[0], boundaries)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
@@ -52,7 +54,8 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """(batch, channels_in, *space), c_noise (batch,) → (batch, channels_out, *space)."""
-        embedding = self.embed(noise)
+        seen, more = x, [] if self.gains is None else [size(x)]
+        embedding = self.embed(noise, *more)
         x = self.enter(x)
         skips: list[Tensor] = []
         for level, shrink in zip(self.down, self.shrink, strict=True):
@@ -67,7 +70,7 @@ class UNet(nn.Module):
             x = _crop(grow(x), skip.shape[2:])
             x = _run(level, torch.cat([x, skip], dim=1), embedding)
         out: Tensor = self.leave(x)
-        return out
+        return out if self.gains is None else out + self.gains(seen, embedding)
 
 
 def _run(level: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
