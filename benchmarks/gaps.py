@@ -136,7 +136,7 @@ def main() -> None:
         where = xr.DataArray(hidden, dims=("time", *space))
         told = ds.transpose("time", *space).where(~where) + unit * noise
         filled = model.infill(
-            told, asked.members, asked.error, method=asked.method, seed=asked.seed
+            told, asked.members, asked.error, method=asked.method, seed=asked.seed, workers=1
         )
         members = filled[name].transpose("member", "time", *space).values.astype(np.float64)
         truth = frames.read(numbers)[:, 0].astype(np.float64)
