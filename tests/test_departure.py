@@ -151,6 +151,9 @@ def test_sizes_of_patterns_hold_where_they_were_not_found(ends):
     held.measure(lambda: told.chunk(9), folds=3)
     (before, _), (after, size) = surprise(once, fresh), surprise(held, fresh)
     assert after < before - 0.02 and 0.85 < size < 1.15, (before, after, size)
+    # What it was measured on is white by sizes of its own, and too small by the others.
+    known, others = (float(held.whiten(told, k).square().mean()) for k in (True, False))
+    assert 0.88 < known < 1.02 and others < known - 0.05, (known, others)
     whole = Departure(2, rows(shape), ends, 512)
     whole.measure(lambda: [told], folds=3)  # however it is cut
     torch.testing.assert_close(whole.amplitude, held.amplitude, rtol=1e-3, atol=1e-4)

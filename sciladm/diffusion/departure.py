@@ -49,6 +49,7 @@ class Departure(nn.Module):
     size: Tensor
     patterns: Tensor
     amplitude: Tensor
+    found: Tensor
     rest: Tensor
     groups: Tensor
 
@@ -68,6 +69,7 @@ class Departure(nn.Module):
         kind = torch.complex64 if self.waves.periodic else torch.float32
         self.register_buffer("patterns", torch.zeros(blocks, numbers, kept, dtype=kind))
         self.register_buffer("amplitude", torch.ones(blocks, kept))
+        self.register_buffer("found", torch.ones(blocks, kept), persistent=False)
         self.register_buffer("rest", torch.ones(blocks))
 
     def colour(self, r: Tensor) -> Tensor:
@@ -85,9 +87,11 @@ class Departure(nn.Module):
             return x / (1 + sigma**2)
         return self._stretched(x, kept(self.amplitude), kept(self.rest))
 
-    def whiten(self, d: Tensor) -> Tensor:
-        """The inverse of `colour`."""
-        return self._stretched(self._cellwise(d), 1 / self.amplitude, 1 / self.rest)
+    def whiten(self, d: Tensor, known: bool = False) -> Tensor:
+        """The inverse of `colour`. What was measured is ``known``, and smaller along patterns that
+        were found in it than what will come is: its own sizes make it white."""
+        size = self.found if known else self.amplitude
+        return self._stretched(self._cellwise(d), 1 / size, 1 / self.rest)
 
     def log_det(self) -> float:
         """ln |det S|, the volume that `colour` gives to a unit of r."""
@@ -149,16 +153,20 @@ class Departure(nn.Module):
         self.axes.copy_(axes)
         self.size.copy_(values.clamp(min=LEAST).sqrt())
         if self.amplitude.numel():
-            values, vectors = self._measured(samples, number, folds)
+            found, values, vectors = self._measured(samples, number, folds)
             kept = self.patterns.shape[2]
+            self.found.copy_(found[..., found.shape[1] - kept :].clamp(min=LEAST).sqrt())
             self.patterns.copy_(vectors[..., vectors.shape[2] - kept :])
             self.amplitude.copy_(values[..., values.shape[1] - kept :].clamp(min=LEAST).sqrt())
             if kept < values.shape[1]:
                 rest = values[..., : values.shape[1] - kept]
                 self.rest.copy_(rest.mean(-1).clamp(min=LEAST).sqrt())
 
-    def _measured(self, samples: Samples, number: int, folds: int) -> tuple[Tensor, Tensor]:
-        """Variances (block, pattern), smallest first, and patterns (block, number, pattern)."""
+    def _measured(
+        self, samples: Samples, number: int, folds: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Variances of the samples and of what will come (block, pattern), smallest first, and
+        patterns (block, number, pattern)."""
         blocks, numbers, _ = self.patterns.shape
         kind = torch.complex128 if self.waves.periodic else torch.float64
         products, seen = torch.zeros(folds, blocks, numbers, numbers, dtype=kind), 0
@@ -176,14 +184,15 @@ class Departure(nn.Module):
                 vectors = torch.linalg.eigh(covariance - apart / number)[1]
                 held += (vectors.conj() * (apart @ vectors)).sum(1).real / number
             risen = np.stack([isotonic_regression(block).x for block in held.numpy()])
-            return torch.from_numpy(risen), torch.linalg.eigh(covariance)[1]
+            values, vectors = torch.linalg.eigh(covariance)
+            return values, torch.from_numpy(risen), vectors
         trace = covariance.diagonal(dim1=1, dim2=2).real.sum(-1)
         mean = (trace / numbers)[:, None, None] * torch.eye(numbers)
         wrong = (trace**2 + covariance.abs().square().sum((1, 2))) / number
         more = (covariance - mean).abs().square().sum((1, 2))
         share = (wrong / more.clamp(min=1e-12)).clamp(max=1)[:, None, None]
         values, vectors = torch.linalg.eigh(covariance + share * (mean - covariance))
-        return values, vectors
+        return values, values, vectors
 
     @torch.no_grad()
     def rescale(self, samples: Samples) -> None:

@@ -125,7 +125,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     def step_loss(step: int, part: int) -> Tensor:
         past, forcings, future = _share(model, windows, step, part)
         context = denoiser.context(past, forcings, model.latent_statics)
-        r = denoiser.white(future, context)
+        r = denoiser.white(future, context, known=True)
         if own.dropout:
             told = _told(seed, step, own.batch, own.dropout)
             context = denoiser.told(context, told[part::count])
