@@ -3,7 +3,8 @@
     python -m sciladm.train recipes/gaussian-gaps.yaml --run-dir RUN
     python benchmarks/infill.py RUN --cases 24
     python -m sciladm.train recipes/two-regimes.yaml --set window.past=0 \\
-        --set denoiser.mean_steps=0 --set denoiser.masks=24 --run-dir TWO
+        --set denoiser.mean_steps=0 --set denoiser.masks=24 --set denoiser.gains=true \\
+        --set denoiser.steps=900 --set autoencoder.channels=16 --run-dir TWO
     python benchmarks/infill.py TWO --only block twentieth
 
 Test states of a world with known answers are hidden in three ways, or known by their means over

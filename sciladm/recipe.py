@@ -182,6 +182,15 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _gains_of_states_alone(self) -> Self:
+        if self.denoiser.gains and self.window.past:
+            raise ValueError(
+                "denoiser.gains needs window.past: 0; with a past to multiply, too, single "
+                "members of forecasts leave the climate"
+            )
+        return self
+
     def tree(self) -> dict[str, Any]:
         """The resolved recipe as plain values."""
         return self.model_dump(by_alias=True, mode="json", exclude_none=True)

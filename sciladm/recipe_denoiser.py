@@ -18,7 +18,7 @@ class Denoiser(Section):
     gains: bool = Field(
         default=False,
         description="the network that draws is told how large a state is, and may multiply it: "
-        "where there are several regimes, calm days and rough ones",
+        "where there are several regimes, calm days and rough ones; of runs without a past",
     )
     local: int = Field(
         default=0, ge=0, description="samples' worth by which cells share a linear map; 0: wholly"

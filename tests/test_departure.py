@@ -127,38 +127,6 @@ def test_few_samples_do_not_make_patterns_up(ends):
     assert 0.6 < float(fitted.whiten(fresh).square().mean()) < 1.7
 
 
-@pytest.mark.parametrize("ends", [("bounded", "bounded"), ("pole", "periodic")])
-def test_sizes_of_patterns_hold_where_they_were_not_found(ends):
-    """A long series of slow weather, in which a block has a third as many numbers as frames: what
-    few free samples shrink too little, or too much, is seen by leaving stretches of it out."""
-    shape, count = {"bounded": (6, 10), "pole": (20, 4)}[ends[0]], 360
-
-    def series(n, seed):
-        noise = torch.randn(n, 2, *shape, generator=torch.Generator().manual_seed(seed))
-        for day in range(1, n):
-            noise[day] = 0.8 * noise[day - 1] + 0.6 * noise[day]
-        return smooth(smooth(smooth(noise)))
-
-    def surprise(fitted, fresh):
-        """Of fresh frames per number [nat], but for a constant; and their size."""
-        white = fitted.whiten(fresh)
-        size = float(white.square().mean())
-        return size / 2 + fitted.log_det() / white[0].numel(), size
-
-    told, fresh = series(count, 0), series(4 * count, 1)
-    once, held = (Departure(2, rows(shape), ends, 512) for _ in range(2))
-    once.measure(lambda: told.chunk(9))
-    held.measure(lambda: told.chunk(9), folds=3)
-    (before, _), (after, size) = surprise(once, fresh), surprise(held, fresh)
-    assert after < before - 0.02 and 0.85 < size < 1.15, (before, after, size)
-    # What it was measured on is white by sizes of its own, and too small by the others.
-    known, others = (float(held.whiten(told, k).square().mean()) for k in (True, False))
-    assert 0.88 < known < 1.02 and others < known - 0.05, (known, others)
-    whole = Departure(2, rows(shape), ends, 512)
-    whole.measure(lambda: [told], folds=3)  # however it is cut
-    torch.testing.assert_close(whole.amplitude, held.amplitude, rtol=1e-3, atol=1e-4)
-
-
 def test_where_departures_have_a_mean_it_is_drawn_too():
     shape, ends = (4, 6), ("pole", "periodic")
     offset = torch.linspace(-2, 2, 24).view(shape)

@@ -25,6 +25,7 @@ def test_every_recipe_parses_and_survives_its_own_text(path, tmp_path):
     [
         ({"denoiser.stepz": 3}, "unknown key `denoiser.stepz`; did you mean `steps`?"),
         ({"sampler.guidance": 2.0}, "sampler.guidance needs a network"),
+        ({"denoiser.gains": True}, "denoiser.gains needs window.past: 0"),
         ({"sampler.guidance_interval": [0.1, 1.0]}, "give guidance, too"),
         (
             {

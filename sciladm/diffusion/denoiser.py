@@ -84,9 +84,9 @@ class Denoiser(nn.Module):
         may."""
         return self.base.apart(z - context.mean) / context.scale
 
-    def white(self, z: Tensor, context: Context, known: bool = False) -> Tensor:
-        """z → r; ``known``: of windows that departures were measured on."""
-        return self.departure.whiten(self.departed(z, context), known)
+    def white(self, z: Tensor, context: Context) -> Tensor:
+        """z → r."""
+        return self.departure.whiten(self.departed(z, context))
 
     def clean(self, r: Tensor, context: Context) -> Tensor:
         """r → z."""

@@ -10,9 +10,7 @@ the state.
 
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import torch
-from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
 from sciladm.grid import Boundary
@@ -49,7 +47,6 @@ class Departure(nn.Module):
     size: Tensor
     patterns: Tensor
     amplitude: Tensor
-    found: Tensor
     rest: Tensor
     groups: Tensor
 
@@ -69,7 +66,6 @@ class Departure(nn.Module):
         kind = torch.complex64 if self.waves.periodic else torch.float32
         self.register_buffer("patterns", torch.zeros(blocks, numbers, kept, dtype=kind))
         self.register_buffer("amplitude", torch.ones(blocks, kept))
-        self.register_buffer("found", torch.ones(blocks, kept), persistent=False)
         self.register_buffer("rest", torch.ones(blocks))
 
     def colour(self, r: Tensor) -> Tensor:
@@ -87,11 +83,9 @@ class Departure(nn.Module):
             return x / (1 + sigma**2)
         return self._stretched(x, kept(self.amplitude), kept(self.rest))
 
-    def whiten(self, d: Tensor, known: bool = False) -> Tensor:
-        """The inverse of `colour`. What was measured is ``known``, and smaller along patterns that
-        were found in it than what will come is: its own sizes make it white."""
-        size = self.found if known else self.amplitude
-        return self._stretched(self._cellwise(d), 1 / size, 1 / self.rest)
+    def whiten(self, d: Tensor) -> Tensor:
+        """The inverse of `colour`."""
+        return self._stretched(self._cellwise(d), 1 / self.amplitude, 1 / self.rest)
 
     def log_det(self) -> float:
         """ln |det S|, the volume that `colour` gives to a unit of r."""
@@ -123,13 +117,11 @@ class Departure(nn.Module):
         return self.waves.fields(whole.transpose(0, 1))
 
     @torch.no_grad()
-    def measure(self, samples: Samples, folds: int = 1) -> None:
+    def measure(self, samples: Samples) -> None:
         """Fit all of it. A cell's correlations are drawn to those of its group, as these are to
         all cells', the more, the fewer the samples; means to 0, variances to those of a group and
         a block's correlations to none, by as much as they would be wrong otherwise (Ledoit & Wolf
-        2004, with the error of Gaussian samples). With ``folds``, patterns are as large as each
-        of so many parts of the samples has them that are found in the others, smallest first
-        (Bartz 2016, arXiv:1611.00798): samples are a series, and not independent."""
+        2004, with the error of Gaussian samples)."""
         products, number = torch.zeros(*self.axes.shape, dtype=torch.float64), 0
         first = torch.zeros(self.mean.shape, dtype=torch.float64)
         for d in samples():
@@ -153,46 +145,27 @@ class Departure(nn.Module):
         self.axes.copy_(axes)
         self.size.copy_(values.clamp(min=LEAST).sqrt())
         if self.amplitude.numel():
-            found, values, vectors = self._measured(samples, number, folds)
-            kept = self.patterns.shape[2]
-            self.found.copy_(found[..., found.shape[1] - kept :].clamp(min=LEAST).sqrt())
-            self.patterns.copy_(vectors[..., vectors.shape[2] - kept :])
-            self.amplitude.copy_(values[..., values.shape[1] - kept :].clamp(min=LEAST).sqrt())
-            if kept < values.shape[1]:
-                rest = values[..., : values.shape[1] - kept]
-                self.rest.copy_(rest.mean(-1).clamp(min=LEAST).sqrt())
+            self._measure_patterns(samples)
 
-    def _measured(
-        self, samples: Samples, number: int, folds: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Variances of the samples and of what will come (block, pattern), smallest first, and
-        patterns (block, number, pattern)."""
-        blocks, numbers, _ = self.patterns.shape
+    def _measure_patterns(self, samples: Samples) -> None:
+        blocks, numbers, kept = self.patterns.shape
         kind = torch.complex128 if self.waves.periodic else torch.float64
-        products, seen = torch.zeros(folds, blocks, numbers, numbers, dtype=kind), 0
+        covariance, number = torch.zeros(blocks, numbers, numbers, dtype=kind), 0
         for d in samples():
             rows = self.waves.rows(self._cellwise(d)).transpose(0, 1).cpu()
-            fold = torch.arange(seen, seen + len(d)) * folds // number
-            for own in range(folds):
-                part = rows[:, fold == own]
-                products[own] += part.mT @ part.conj()
-            seen += len(d)
-        covariance = products.sum(0) / number
-        if folds > 1:
-            held = torch.zeros(blocks, numbers, dtype=torch.float64)
-            for apart in products:
-                vectors = torch.linalg.eigh(covariance - apart / number)[1]
-                held += (vectors.conj() * (apart @ vectors)).sum(1).real / number
-            risen = np.stack([isotonic_regression(block).x for block in held.numpy()])
-            values, vectors = torch.linalg.eigh(covariance)
-            return values, torch.from_numpy(risen), vectors
+            covariance += rows.mT @ rows.conj()
+            number += len(d)
+        covariance /= number
         trace = covariance.diagonal(dim1=1, dim2=2).real.sum(-1)
         mean = (trace / numbers)[:, None, None] * torch.eye(numbers)
         wrong = (trace**2 + covariance.abs().square().sum((1, 2))) / number
-        more = (covariance - mean).abs().square().sum((1, 2))
-        share = (wrong / more.clamp(min=1e-12)).clamp(max=1)[:, None, None]
+        apart = (covariance - mean).abs().square().sum((1, 2))
+        share = (wrong / apart.clamp(min=1e-12)).clamp(max=1)[:, None, None]
         values, vectors = torch.linalg.eigh(covariance + share * (mean - covariance))
-        return values, values, vectors
+        self.patterns.copy_(vectors[..., numbers - kept :])
+        self.amplitude.copy_(values[..., numbers - kept :].clamp(min=LEAST).sqrt())
+        if kept < numbers:
+            self.rest.copy_(values[..., : numbers - kept].mean(-1).clamp(min=LEAST).sqrt())
 
     @torch.no_grad()
     def rescale(self, samples: Samples) -> None:

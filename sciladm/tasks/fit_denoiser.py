@@ -28,10 +28,6 @@ WINDOWS = 4800
 """Windows that closed forms are fitted on, spread over the split."""
 HELD = 1 << 30
 """Bytes of departures that are kept rather than computed for each pass over them."""
-FOLDS = 4
-"""Stretches of training by which sizes of patterns are told where nothing is known of a state but
-what is observed of it: all that decides how much a neighbour tells. Forecasts have roll-outs for
-that."""
 DRAWN = 256
 """Windows that ensembles are drawn from to see whether they spread enough."""
 
@@ -114,9 +110,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
     windows = Windows.of(model, data.splits, "train")
     departures = partial(_departures, model, windows, WINDOWS)
-    folds = 1 if model.recipe.window.past else FOLDS
-    kept = _kept(departures, WINDOWS * denoiser.weight.numel())
-    denoiser.departure.measure(kept, folds)
+    denoiser.departure.measure(_kept(departures, WINDOWS * denoiser.weight.numel()))
     count = parts(model.device)
     _fit_levels(model, windows)
     centre, spread = model.facts["sigma_centre"], model.facts["sigma_spread"]
@@ -125,7 +119,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     def step_loss(step: int, part: int) -> Tensor:
         past, forcings, future = _share(model, windows, step, part)
         context = denoiser.context(past, forcings, model.latent_statics)
-        r = denoiser.white(future, context, known=True)
+        r = denoiser.white(future, context)
         if own.dropout:
             told = _told(seed, step, own.batch, own.dropout)
             context = denoiser.told(context, told[part::count])
