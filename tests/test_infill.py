@@ -602,7 +602,7 @@ def test_a_run_with_a_past_takes_up_what_was_observed_on_its_way(tiny_run, tiny_
     assert off(filled) < 0.8 * off(forecast)
 
 
-@pytest.mark.parametrize("method", ["guided", "oi"])
+@pytest.mark.parametrize("method", [pytest.param("guided", marks=pytest.mark.slow), "oi"])
 def test_where_nothing_is_told_a_run_with_a_past_forecasts(tiny_run, tiny_cache, method):
     """As wide as `forecast` is in first windows and in later ones, which roll-outs decided."""
     model = sciladm.load(tiny_run)
