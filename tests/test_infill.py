@@ -610,17 +610,17 @@ def test_where_nothing_is_told_a_run_with_a_past_forecasts(tiny_run, tiny_cache,
     states = data.frames.ds.isel(time=data.indices("test")[:12:4]).load()
     states = states[list(model.model.fields.attributes)]
     with torch.no_grad():
-        model.model.rolled.alike.size[0] *= 0.5
-        model.model.rolled.alike.size[1] *= 0.25
+        model.model.rolled.alike.size[0] *= 0.25
+        model.model.rolled.alike.size[1] *= 0.6
         model.model.rolled.lost.fill_(1)
     nothing = states.where(states.time == states.time[0])
     drawn = model.infill(nothing, 16, method=method, evaluations=12).isel(time=slice(1, None))
     lead = {"lead_time": "time"}
     forecast = model.forecast(states.isel(time=[0]), lead="2d", members=16).isel(init_time=0)
-    for name in ("geopotential", "temperature"):
+    for name in ("temperature", "geopotential"):
         width = drawn[name].var("member").mean(("latitude", "longitude", "level"))
         want = forecast[name].var("member").mean(("latitude", "longitude", "level"))
-        assert np.allclose(width / want.rename(lead).values, 1, atol=0.2), (width, want)
+        assert np.allclose(width / want.rename(lead).values, 1, atol=0.3), (width, want)
 
 
 def test_what_a_number_adds_to_the_fields(tiny_run):

@@ -31,40 +31,26 @@ def nearest(
     """Where |x − drawn|² + |told(x) − wanted|² is least (batch, …), by Gauss and Newton, for white
     ``drawn``; and the share of the equations that is left, or of the way, if that is more."""
     told, wanted = observations.told, observations.wanted
-    x, left = drawn, 1.0
+    x = drawn
 
     def cost(x: Tensor) -> Tensor:
         with torch.no_grad():
             misfit = told(x) - wanted
         return (x - drawn).flatten(1).square().sum(1) + misfit.square().sum(1)
 
+    root, own = weights(curvature, 1.0)
+    back: Product = lambda dual: tangent.back(root(dual))
+    ahead: Product = lambda pulled: root(tangent.ahead(pulled))
     for _ in range(BENDS):
-        before = x
-        aim, left = _nearer(x, drawn, observations, curvature, tolerance, most)
-        x = _lower(x, aim, cost)
+        before, tangent = x, Tangent(told, x)
+        misfit = root(wanted - tangent.said) + ahead(x - drawn)
+        _, gained, share = solve(back, ahead, misfit, None, tolerance, most, own)
+        left = float(share.max())
+        x = _lower(x, drawn + gained, cost)
         moved = float(((x - before).norm() / x.norm()).clamp(max=1))
         if moved < tolerance:
             break
     return x, max(left, moved)
-
-
-def _nearer(
-    x: Tensor,
-    drawn: Tensor,
-    observations: Observations,
-    curvature: Curvature | None,
-    tolerance: float,
-    most: int,
-) -> tuple[Tensor, float]:
-    """Where that is least along the tangent of ``told`` at x, and the share of the equations
-    left."""
-    tangent = Tangent(observations.told, x)
-    root, own = weights(curvature, 1.0)
-    back: Product = lambda dual: tangent.back(root(dual))
-    ahead: Product = lambda pulled: root(tangent.ahead(pulled))
-    misfit = root(observations.wanted - tangent.said) + ahead(x - drawn)
-    _, gained, left = solve(back, ahead, misfit, None, tolerance, most, own)
-    return drawn + gained, float(left.max())
 
 
 def _lower(before: Tensor, aim: Tensor, cost: Product) -> Tensor:

@@ -278,12 +278,12 @@ class Given:
         fixed: bool,
     ) -> Tensor:
         """A frame with what decoding left of it, as far as the observations leave that free."""
-        model, residual = self.model, self.model.residual
+        model = self.model
         if fixed:
             return decoded.float()
-        normal = unit_normal(keys, "residual", 0, residual.numbers, model.grid.shape)
+        normal = unit_normal(keys, "residual", 0, model.residual.numbers, model.grid.shape)
         error = unit_normal(keys, "error", 0, decoded.shape[1], decoded.shape[2:])
-        told = decoded, residual.draw(normal.to(model.device)).double(), error.to(decoded)
+        told = decoded, model.residual.draw(normal.to(model.device)).double(), error.to(decoded)
         if isinstance(seen, Observed):
             return (decoded + seen.residual(*told)).float()
         rows = unit_normal(keys, "row error", 0, len(seen.values), (1,)).flatten(1)
