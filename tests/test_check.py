@@ -162,6 +162,17 @@ def test_a_missing_season_is_caught(real):
     ).passed
 
 
+def test_frames_of_one_draw_count_once(real):
+    """Their months are one month, so that those of few draws differ more by chance."""
+    few = sampled().isel(sample=slice(None, None, 25))
+    frames = few.expand_dims(frame=6, axis=1)
+    one = judge(frames.assign_coords(time=few.time.expand_dims(frame=6, axis=1)), real)
+    alone = judge(xr.concat([few] * 6, "sample"), real)
+    assert len(one.synthetic) == len(alone.synthetic)
+    assert months(one).value == months(alone).value
+    assert months(one).bound > 2 * months(alone).bound
+
+
 def test_seasons_under_wrong_labels_are_caught(real):
     ds = sampled()
     turned = ds.assign_coords(time=("sample", np.roll(ds.time.values, 12)))

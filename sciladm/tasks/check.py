@@ -53,9 +53,10 @@ def check_augmentation(
 
 
 def months(judge: Judge) -> Score:
-    """How far the histogram of months is from train's."""
-    ours, real = judge.trio.synthetic.months, judge.trio.train.months
-    return Score(faith.months_apart(ours, real), faith.months_bound(len(ours), real, judge.rng))
+    """How far the histogram of months is from train's; frames of one draw have one month."""
+    drawn, real = judge.trio.synthetic, judge.trio.train.months
+    bound = faith.months_bound(len(drawn.months) // drawn.frames, real, judge.rng)
+    return Score(faith.months_apart(drawn.months, real), bound)
 
 
 def apart(judge: Judge) -> Bools:

@@ -21,10 +21,11 @@ FEWEST_YEARS = 4
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """``values`` (n, channel, *space) at ``times`` (n,)."""
+    """``values`` (n, channel, *space) at ``times`` (n,), drawn ``frames`` at once."""
 
     times: Times
     values: Array
+    frames: int = 1
 
     @property
     def months(self) -> Ints:
@@ -71,7 +72,9 @@ def read_trio(synthetic: xr.Dataset, train: xr.Dataset, test: xr.Dataset) -> Tri
     states = {}
     for name, ds in flat.items():
         refuse_other_grid(ds, fields, name)
-        states[name] = States(np.asarray(ds["time"].values), fields.to_array(ds, gaps=True))
+        frames = named[name].sizes.get("frame", 1)
+        values = fields.to_array(ds, gaps=True)
+        states[name] = States(np.asarray(ds["time"].values), values, frames)
     if (count := len(np.unique(states["train"].years))) < FEWEST_YEARS:
         raise UserError(
             f"train has times in {count} calendar years; what real years differ by among "
