@@ -191,3 +191,20 @@ def test_a_coast_is_a_group_of_its_own():
     found = alike(torch.tensor([[0, 0, 0], [1, 1, 1]]), share)
     assert found[0, 0] == found[0, 2] and found[1, 0] == found[1, 2]
     assert len(found.unique()) == 4 and int(found.max()) == 3
+
+
+def test_laws_without_a_stretch_whiten_it_as_new_samples():
+    """Few samples are smaller along the patterns that were found in them than new ones."""
+    shape, ends = (8, 8), ("bounded", "bounded")
+    d, fresh = world(150, shape, 0), world(150, shape, 1)
+    fitted = measured(d, shape, ends)
+    laws = fitted.without(lambda: d.chunk(4), 3)
+    size = lambda law, x: float(law.whiten(x).square().mean())
+    unseen = np.mean([size(law, x) for law, x in zip(laws, d.chunk(3), strict=True)])
+    assert size(fitted, d) < 0.9 * size(fitted, fresh)
+    assert unseen == pytest.approx(size(fitted, fresh), rel=0.08)
+
+
+def test_where_waves_make_blocks_small_the_law_is_left_alone():
+    fitted = measured(world(50, (4, 6), 0), (4, 6), ("bounded", "periodic"))
+    assert fitted.without(lambda: [], 3) == [fitted]

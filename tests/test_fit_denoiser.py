@@ -1,6 +1,7 @@
 """What departures are, and the last word on an ensemble's spread."""
 
 import shutil
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from sciladm.model import Model
 from sciladm.tasks import fit_denoiser
-from sciladm.tasks.fit_denoiser import _departures, _kept, _spread, _wider, missing
+from sciladm.tasks.fit_denoiser import _departures, _kept, _spread, _whitened, _wider, missing
 from sciladm.tasks.windows import Windows
 
 
@@ -178,3 +179,15 @@ def test_a_ridge_takes_from_the_linear_forecast_what_it_is_to_bear(tiny_run, tin
                 for past, f, future in windows.spread(512, 128)
             )
     assert missed[1e-6] < missed[0.1] and noisy[0.1] < 0.98 * noisy[1e-6]
+
+
+def test_each_departure_is_white_by_the_law_of_its_stretch(tiny_run):
+    """A batch may have none of some stretch."""
+    departure = Model.load(tiny_run).denoiser.departure
+    wide = deepcopy(departure)
+    wide.std.mul_(2)
+    d = torch.randn(3, *departure.std.T.shape).view(3, -1, *Model.load(tiny_run).grid.shape)
+    found = _whitened([departure, departure, wide], d, torch.tensor([2, 0, 2]))
+    torch.testing.assert_close(found[1:2], departure.whiten(d[1:2]))
+    torch.testing.assert_close(found[::2], wide.whiten(d[::2]))
+    assert not torch.allclose(found[::2], departure.whiten(d[::2]))

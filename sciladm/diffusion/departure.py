@@ -9,20 +9,20 @@ the state.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from sciladm.grid import Boundary
-from sciladm.nn.shrink import TINY, grown, total
+from sciladm.nn.localised import LEAST, localised, reach_of
+from sciladm.nn.shrink import TINY, drawn, grown, total
 from sciladm.nn.waves import Waves
 
 Samples = Callable[[], Iterable[Tensor]]
 """Batches of departures (batch, channel, *space), the same at every call."""
 DRAWN = 20
 """Samples per channel at which a cell's correlations count as much as those of its group."""
-LEAST = 1e-4
-"""Smallest eigenvalue of a correlation: what is less is a constant, or rounding."""
 LARGEST = 4096
 """Numbers in a block beyond which cells are not correlated with each other."""
 
@@ -67,6 +67,7 @@ class Departure(nn.Module):
         self.register_buffer("patterns", torch.zeros(blocks, numbers, kept, dtype=kind))
         self.register_buffer("amplitude", torch.ones(blocks, kept))
         self.register_buffer("rest", torch.ones(blocks))
+        self.reach: float | None = None
 
     def colour(self, r: Tensor) -> Tensor:
         """White r (batch, channel, *space) → departures d."""
@@ -120,8 +121,8 @@ class Departure(nn.Module):
     def measure(self, samples: Samples) -> None:
         """Fit all of it. A cell's correlations are drawn to those of its group, as these are to
         all cells', the more, the fewer the samples; means to 0, variances to those of a group and
-        a block's correlations to none, by as much as they would be wrong otherwise (Ledoit & Wolf
-        2004, with the error of Gaussian samples)."""
+        a block's correlations to none, by as much as they would be wrong otherwise; where nothing
+        is periodic, correlations of far cells fade (`localised`)."""
         products, number = torch.zeros(*self.axes.shape, dtype=torch.float64), 0
         first = torch.zeros(self.mean.shape, dtype=torch.float64)
         for d in samples():
@@ -144,28 +145,50 @@ class Departure(nn.Module):
         values, axes = torch.linalg.eigh(correlation)
         self.axes.copy_(axes)
         self.size.copy_(values.clamp(min=LEAST).sqrt())
-        if self.amplitude.numel():
-            self._measure_patterns(samples)
+        if self.amplitude.numel() and self.waves.periodic:
+            self._keep(self._covariance(samples))
+        elif self.amplitude.numel():
+            rows = self._rows(samples)
+            self.reach = reach_of(rows, self.waves.shape)
+            self._keep(localised(rows, self.waves.shape, self.reach)[None])
 
-    def _measure_patterns(self, samples: Samples) -> None:
-        blocks, numbers, kept = self.patterns.shape
-        kind = torch.complex128 if self.waves.periodic else torch.float64
-        covariance, number = torch.zeros(blocks, numbers, numbers, dtype=kind), 0
+    def _covariance(self, samples: Samples) -> Tensor:
+        """Of each block's numbers (block, number, number)."""
+        blocks, numbers, _ = self.patterns.shape
+        products, count = torch.zeros(blocks, numbers, numbers, dtype=torch.complex128), 0
         for d in samples():
             rows = self.waves.rows(self._cellwise(d)).transpose(0, 1).cpu()
-            covariance += rows.mT @ rows.conj()
-            number += len(d)
-        covariance /= number
-        trace = covariance.diagonal(dim1=1, dim2=2).real.sum(-1)
-        mean = (trace / numbers)[:, None, None] * torch.eye(numbers)
-        wrong = (trace**2 + covariance.abs().square().sum((1, 2))) / number
-        apart = (covariance - mean).abs().square().sum((1, 2))
-        share = (wrong / apart.clamp(min=1e-12)).clamp(max=1)[:, None, None]
-        values, vectors = torch.linalg.eigh(covariance + share * (mean - covariance))
+            products += rows.mT @ rows.conj()
+            count += len(d)
+        return drawn(products / count, count)
+
+    def _rows(self, samples: Samples) -> Tensor:
+        """Of the one block there is where nothing is periodic (sample, number)."""
+        return torch.cat([self.waves.rows(self._cellwise(d))[:, 0].cpu() for d in samples()])
+
+    def _keep(self, covariance: Tensor) -> None:
+        """Its eigenvectors as patterns (block, number, number)."""
+        _, numbers, kept = self.patterns.shape
+        values, vectors = torch.linalg.eigh(covariance)
         self.patterns.copy_(vectors[..., numbers - kept :])
         self.amplitude.copy_(values[..., numbers - kept :].clamp(min=LEAST).sqrt())
         if kept < numbers:
             self.rest.copy_(values[..., : numbers - kept].mean(-1).clamp(min=LEAST).sqrt())
+
+    @torch.no_grad()
+    def without(self, samples: Samples, stretches: int) -> list["Departure"]:
+        """What was measured in ``samples``, a series, with patterns of all but one of so many
+        ``stretches`` of it, for each; itself alone where waves make blocks so small that patterns
+        are known well, and where there are none."""
+        if self.waves.periodic or not self.amplitude.numel():
+            return [self]
+        rows, made = self._rows(samples), []
+        stretch = torch.arange(len(rows)) * stretches // len(rows)
+        for one in range(stretches):
+            made.append(deepcopy(self))
+            others = rows[stretch != one]
+            made[-1]._keep(localised(others, self.waves.shape, self.reach)[None])
+        return made
 
     @torch.no_grad()
     def rescale(self, samples: Samples) -> None:

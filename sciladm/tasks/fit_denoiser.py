@@ -1,14 +1,17 @@
 """What is expected, then how frames depart from it: the two networks of a forecast."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciladm.data.dataset import DataSet
+from sciladm.diffusion.departure import Departure
 from sciladm.diffusion.known import Informed
 from sciladm.diffusion.levels import training_levels
 from sciladm.diffusion.mean import MeanForecast
@@ -28,6 +31,9 @@ WINDOWS = 4800
 """Windows that closed forms are fitted on, spread over the split."""
 HELD = 1 << 30
 """Bytes of departures that are kept rather than computed for each pass over them."""
+STRETCHES = 3
+"""Of training, each of which is as white to the network as to a law that was measured without
+it."""
 DRAWN = 256
 """Windows that ensembles are drawn from to see whether they spread enough."""
 
@@ -66,7 +72,7 @@ def train_mean(
     weight, statics = mean.parts.weight(cells), model.latent_statics
 
     def step_loss(step: int, part: int) -> Tensor:
-        past, forcings, future = _share(model, windows, step, part)
+        past, forcings, future = _at(model, windows, _numbers(model, windows, step, part))
         placed = statics.expand(len(past), *statics.shape)
         return (mean.loss(past, forcings, placed, future) * weight).mean()
 
@@ -104,22 +110,28 @@ def _fit_after(model: Model, mean: MeanForecast, windows: Windows, held: Windows
 
 
 def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
-    """The network that draws departures. Those of training have the shape of what will come, but
-    the mean knows its answers, so they are a little small: their size is taken from validation,
-    where a network that knows its training data too well leaves something out."""
+    """The network that draws departures. It learns from those of training, as white as new ones
+    are. Where a mean knows its answers they are a little small even so: then their size is taken
+    from validation, where a network that knows its training data too well leaves something out.
+    Of a run without a past nothing is expected but the season, and its patterns, many more than
+    validation has independent days, fit each other only as they were found together."""
     own, seed, denoiser = model.recipe.denoiser, model.recipe.seed, model.denoiser
     windows = Windows.of(model, data.splits, "train")
-    departures = partial(_departures, model, windows, WINDOWS)
-    denoiser.departure.measure(_kept(departures, WINDOWS * denoiser.weight.numel()))
+    samples = partial(_departures, model, windows, WINDOWS)
+    departures = _kept(samples, WINDOWS * denoiser.weight.numel())
+    denoiser.departure.measure(departures)
+    unseen = denoiser.departure.without(departures, STRETCHES)
     count = parts(model.device)
     _fit_levels(model, windows)
     centre, spread = model.facts["sigma_centre"], model.facts["sigma_spread"]
     masks = Masks.of(model) if own.masks else None
 
     def step_loss(step: int, part: int) -> Tensor:
-        past, forcings, future = _share(model, windows, step, part)
+        numbers = _numbers(model, windows, step, part)
+        past, forcings, future = _at(model, windows, numbers)
         context = denoiser.context(past, forcings, model.latent_statics)
-        r = denoiser.white(future, context)
+        stretch = torch.from_numpy(numbers * len(unseen) // len(windows))
+        r = _whitened(unseen, denoiser.departed(future, context), stretch)
         if own.dropout:
             told = _told(seed, step, own.batch, own.dropout)
             context = denoiser.told(context, told[part::count])
@@ -136,12 +148,27 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     widths = average.pair(own.ema)
     loop = _loop(model, denoiser.backbone, step_loss, "denoiser", own.steps, count, say, widths)
     denoiser.backbone.load_state_dict(loop.run(), strict=False)
-    held = Windows.of(model, data.splits, "validation")
-    denoiser.departure.rescale(partial(_departures, model, held, WINDOWS // 2))
-    drawn, white = _spread(model, held)
-    denoiser.departure.std.mul_(missing(*drawn))
-    model.save_facts(white_width=_wider(drawn, white))
+    if model.recipe.window.past:
+        _fit_size(model, Windows.of(model, data.splits, "validation"))
     model.save_part(DENOISER, denoiser=denoiser)
+
+
+def _fit_size(model: Model, held: Windows) -> None:
+    """Of departures in the years ``held``, where the mean has not learnt its answers."""
+    departure = model.denoiser.departure
+    departure.rescale(partial(_departures, model, held, WINDOWS // 2))
+    drawn, white = _spread(model, held)
+    departure.std.mul_(missing(*drawn))
+    model.save_facts(white_width=_wider(drawn, white))
+
+
+def _whitened(laws: Sequence[Departure], d: Tensor, which: Tensor) -> Tensor:
+    """Departures (batch, channel, *space), each by the law of that number."""
+    r = torch.empty_like(d)
+    for number in which.unique().tolist():
+        own = (which == number).to(d.device)
+        r[own] = laws[number].whiten(d[own])
+    return r
 
 
 def _loop(
@@ -168,16 +195,20 @@ def _told(seed: int, step: int, batch: int, dropout: float) -> Tensor:
     return (torch.rand(batch, generator=generator) >= dropout).float()
 
 
-def _share(model: Model, windows: Windows, step: int, part: int) -> Batch:
-    own, count = model.recipe.denoiser, parts(model.device)
-    share = slice(part, None, count)
-    past, forcings, future = windows.batch(own.batch, model.recipe.seed, step, share)
+def _numbers(model: Model, windows: Windows, step: int, part: int) -> NDArray[np.int64]:
+    """Which windows part of a training batch has."""
+    share = slice(part, None, parts(model.device))
+    return windows.numbers(model.recipe.denoiser.batch, model.recipe.seed, step, share)
+
+
+def _at(model: Model, windows: Windows, numbers: NDArray[np.int64]) -> Batch:
+    past, forcings, future = windows.at(numbers)
     return past.to(model.device), forcings.to(model.device), future.to(model.device)
 
 
 def _moved(model: Model, windows: Windows, count: int, size: int = 256) -> Iterator[Batch]:
-    for past, forcings, future in windows.spread(count, size):
-        yield past.to(model.device), forcings.to(model.device), future.to(model.device)
+    for numbers in windows.chosen(count, size):
+        yield _at(model, windows, numbers)
 
 
 def _kept(again: Callable[[], Iterable[T]], numbers: int) -> Callable[[], Iterable[T]]:

@@ -56,9 +56,9 @@ class Windows:
             self.latents[future].flatten(1, 2),
         )
 
-    def batch(self, size: int, seed: int, step: int, part: slice) -> Batch:
+    def numbers(self, size: int, seed: int, step: int, part: slice) -> NDArray[np.int64]:
         """Part of the batch of a training step: a pure function of its arguments."""
-        return self.at(batch_indices(len(self), size, seed, step)[part])
+        return batch_indices(len(self), size, seed, step)[part]
 
     def chosen(self, count: int, size: int = 256) -> Iterator[NDArray[np.int64]]:
         """Numbers of about ``count`` windows spread evenly over the split, ``size`` at a time."""

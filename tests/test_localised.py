@@ -1,0 +1,101 @@
+"""Covariances of few samples against the one that they were drawn from."""
+
+import numpy as np
+import pytest
+import torch
+
+from sciladm.nn.localised import localised, reach_of, surprise, taper
+from sciladm.nn.shrink import drawn
+
+SHAPE = (8, 8)
+CELLS = 64
+
+
+def apart():
+    at = torch.from_numpy(np.indices(SHAPE).reshape(2, -1).T).double()
+    return torch.cdist(at, at)
+
+
+def eddies():
+    """Two channels of eddies two cells across, and a swing of everything."""
+    near = torch.exp(-(apart() ** 2) / 8)
+    both = torch.tensor([[1, 0.6], [0.6, 1]], dtype=torch.float64)
+    return torch.kron(both, near) + 0.5 + 0.02 * torch.eye(2 * CELLS)
+
+
+def series(covariance, samples, seed, memory=0.0):
+    """Samples of which each remembers the one before."""
+    noise = torch.randn(
+        samples + 50, len(covariance), generator=torch.Generator().manual_seed(seed)
+    )
+    out, now = [], torch.zeros(len(covariance))
+    for fresh in noise:
+        now = memory * now + (1 - memory**2) ** 0.5 * fresh
+        out.append(now)
+    root = torch.linalg.cholesky(covariance)
+    return torch.stack(out[50:]).double() @ root.T
+
+
+def excess(law, true):
+    """Kullback & Leibler's divergence of a law from the true one, per number [nat]."""
+    n = len(true)
+    ratio = torch.linalg.solve(law + 1e-4 * torch.eye(n), true)
+    return float((ratio.trace() - n - ratio.logdet()) / 2 / n)
+
+
+def found(rows):
+    return localised(rows, SHAPE, reach_of(rows, SHAPE))
+
+
+def sample(rows):
+    return rows.T @ rows / len(rows)
+
+
+def test_the_taper_is_gaspari_and_cohns():
+    known = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0], dtype=torch.float64)
+    want = [1.0, 1 - 5 / 12 + 5 / 64 + 1 / 32 - 1 / 128, 5 / 24, 19 / 1152, 0.0, 0.0]
+    np.testing.assert_allclose(taper(known), want, atol=1e-9)
+
+
+@pytest.mark.parametrize("reach", [0.7, 2.0, 5.0, 30.0])
+def test_the_taper_is_a_correlation(reach):
+    assert torch.linalg.eigvalsh(taper(apart() / reach)).min() > -1e-9
+
+
+@pytest.mark.parametrize("memory, share", [(0.0, 0.85), (0.9, 0.62)])
+def test_what_fades_is_nearer_to_the_truth(memory, share):
+    """Than the sample, and than correlations drawn to none; by more where days are alike."""
+    true = eddies()
+    rows = series(true, 600, 0, memory)
+    off = excess(found(rows), true)
+    assert off < share * excess(drawn(sample(rows)[None], len(rows))[0], true)
+    assert off < share * excess(sample(rows), true)
+
+
+def test_what_all_share_does_not_fade():
+    true = eddies()
+    law = found(series(true, 600, 1))
+    far = apart() > 8
+    near = lambda c: c.view(2, CELLS, 2, CELLS).diagonal(dim1=0, dim2=2)[far].mean()
+    assert near(law) == pytest.approx(float(near(true)), rel=0.15)
+    torch.testing.assert_close(law, law.T)
+
+
+def test_nothing_fades_where_far_cells_do_have_to_do_with_each_other():
+    """Six waves across the whole grid, of many days that know nothing of each other."""
+    i, j = np.indices(SHAPE).reshape(2, -1)
+    waves = [np.cos(k * np.pi * (i + 0.5) / 8) * np.cos(m * np.pi * (j + 0.5) / 8)
+             for k, m in ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1))]  # fmt: skip
+    waves = torch.from_numpy(np.stack(waves))
+    true = waves.T @ waves + 0.05 * torch.eye(CELLS)
+    rows = series(true, 4000, 2)
+    assert reach_of(rows, SHAPE) is None
+    assert torch.equal(found(rows), drawn(sample(rows)[None], len(rows))[0])
+
+
+def test_surprise_is_the_density():
+    true = eddies()
+    rows = series(true, 5, 3)
+    law = torch.distributions.MultivariateNormal(torch.zeros(len(true)).double(), true)
+    want = -law.log_prob(rows).mean() / len(true) - np.log(2 * np.pi) / 2
+    assert surprise(true, rows) == pytest.approx(float(want), abs=0.01)
