@@ -187,7 +187,7 @@ def test_each_departure_is_white_by_the_law_of_its_stretch(tiny_run):
     wide = deepcopy(departure)
     wide.std.mul_(2)
     d = torch.randn(3, *departure.std.T.shape).view(3, -1, *Model.load(tiny_run).grid.shape)
-    found = _whitened([departure, departure, wide], d, torch.tensor([2, 0, 2]))
+    found = _whitened([departure, departure, wide], d, np.array([2, 0, 2]))
     torch.testing.assert_close(found[1:2], departure.whiten(d[1:2]))
     torch.testing.assert_close(found[::2], wide.whiten(d[::2]))
     assert not torch.allclose(found[::2], departure.whiten(d[::2]))

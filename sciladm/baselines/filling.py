@@ -41,7 +41,7 @@ class OptimalInterpolation:
         are taken to be observed with that ``error``; the share is that of the least CRPS there."""
         sample = windows.T @ windows / len(windows)
         made = [cls(_drawn(sample, share), share) for share in SHARES]
-        return min(made, key=lambda one: _crps(one.fill, validation, error))
+        return min(made, key=lambda one: filled_crps(one.fill, validation, error))
 
     def fill(self, values: Floats, observed: Mask, error: float | Floats) -> Answer:
         """values (number,), looked at where ``observed``; error: their standard deviation, one or
@@ -82,7 +82,7 @@ class OrthogonalFunctions:
             kept = all_[:, :count]
             left = np.maximum(total - (kept**2).sum(axis=1), 0.0)
             made.append(cls(kept, np.sqrt(left)))
-        return min(made, key=lambda one: _crps(one.fill, validation, error))
+        return min(made, key=lambda one: filled_crps(one.fill, validation, error))
 
     def fill(self, values: Floats, observed: Mask, error: float | Floats) -> Answer:
         """As `OptimalInterpolation.fill`."""
@@ -130,12 +130,12 @@ def _drawn(sample: Floats, share: float) -> Floats:
     return drawn
 
 
-def _crps(
+def filled_crps(
     fill: Callable[[Floats, Mask, float], Answer],
     validation: Sequence[tuple[Floats, Mask]],
     error: float,
 ) -> float:
-    """Mean over what was hidden."""
+    """Mean CRPS over what was hidden of whole windows, each with where it was observed."""
     total, count = 0.0, 0
     for truth, observed in validation:
         mean, std = fill(truth, observed, error)

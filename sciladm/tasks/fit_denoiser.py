@@ -130,7 +130,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
         numbers = _numbers(model, windows, step, part)
         past, forcings, future = _at(model, windows, numbers)
         context = denoiser.context(past, forcings, model.latent_statics)
-        stretch = torch.from_numpy(numbers * len(unseen) // len(windows))
+        stretch = numbers * len(unseen) // len(windows)
         r = _whitened(unseen, denoiser.departed(future, context), stretch)
         if own.dropout:
             told = _told(seed, step, own.batch, own.dropout)
@@ -162,11 +162,11 @@ def _fit_size(model: Model, held: Windows) -> None:
     model.save_facts(white_width=_wider(drawn, white))
 
 
-def _whitened(laws: Sequence[Departure], d: Tensor, which: Tensor) -> Tensor:
+def _whitened(laws: Sequence[Departure], d: Tensor, which: NDArray[np.int64]) -> Tensor:
     """Departures (batch, channel, *space), each by the law of that number."""
     r = torch.empty_like(d)
-    for number in which.unique().tolist():
-        own = (which == number).to(d.device)
+    for number in np.unique(which):
+        own = torch.from_numpy(which == number).to(d.device)
         r[own] = laws[number].whiten(d[own])
     return r
 
