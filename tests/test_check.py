@@ -13,6 +13,8 @@ from sciladm.metrics.copying import nearest, nearest_shifted
 from sciladm.metrics.faithfulness import mmd2, recall
 from sciladm.tasks.check import (
     copying,
+    fitted_mean,
+    fitted_power,
     kernels,
     marginals,
     months,
@@ -118,6 +120,8 @@ def test_honest_samples_pass(seed, real):
     found = {"months": months(one), **kernels(one)}
     found |= {f"spectrum {n}": spectrum(one, n, "a") for n in (0, 1)}
     found |= {f"marginals {n}": marginals(one, n) for n in (0, 1)}
+    found |= {f"mean {n}": fitted_mean(one, n) for n in (0, 1)}
+    found |= {f"power {n}": fitted_power(one, n) for n in (0, 1)}
     assert not {name: score for name, score in found.items() if not score.passed}
 
 
@@ -145,6 +149,8 @@ def test_a_bias_is_caught(real):
     one = judge(changed(lambda name, v: v + 0.2 * {"a": 1, "b": 5}[name]), real)
     assert not marginals(one, 0).passed
     assert not marginals(one, 1).passed
+    assert not fitted_mean(one, 0).passed and not fitted_mean(one, 1).passed
+    assert fitted_power(one, 0).passed
     assert not kernels(one)["mmd", "all"].passed
 
 
@@ -152,7 +158,8 @@ def test_damping_is_caught(real):
     one = judge(changed(damped), real)
     assert not spectrum(one, 0, "a").passed
     assert not spectrum(one, 1, "b").passed
-    assert marginals(one, 0).passed
+    assert not fitted_power(one, 0).passed and not fitted_power(one, 1).passed
+    assert marginals(one, 0).passed and fitted_mean(one, 0).passed
 
 
 def test_a_missing_season_is_caught(real):

@@ -3,6 +3,8 @@
 It knows no model: three data sets in, scores out.
 """
 
+from functools import partial
+
 import numpy as np
 import xarray as xr
 
@@ -17,6 +19,7 @@ from sciladm.tasks.states import Array, Bools, read_trio
 HALF_YEAR = 183 * 86_400_000_000
 MOST_SHIFTED, COMPONENTS, COVERED = 400, 64, 16
 SPECTRAL_BAR, MARGINAL_BAR, RECALL_BAR = 0.05, 0.05, 0.9
+FITTED_MEAN, FITTED_POWER = 0.1, 0.05
 
 
 def check_augmentation(
@@ -49,6 +52,8 @@ def check_augmentation(
     for number, name in enumerate(judge.trio.fields.names):
         scores["spectrum", name] = spectrum(judge, number, name)
         scores["marginals", name] = marginals(judge, number)
+        scores["fitted_mean", name] = fitted_mean(judge, number)
+        scores["fitted_power", name] = fitted_power(judge, number)
     return as_dataset(judge, scores)
 
 
@@ -93,21 +98,22 @@ def shifted_copying(judge: Judge) -> Score:
 def spectrum(judge: Judge, number: int, name: str) -> Score:
     """Largest departure from 1 of the ratio of power to train's, in bands of a third or so of an
     octave, in units of what is allowed."""
-    picked = judge.spectrum.wavenumbers
-    cells = max(judge.trio.fields.grid.shape)
-    judged = ~judge.spectrum.aliased & (picked <= cells / judge.shortest)
-    band = np.unique(np.rint(3 * np.log2(picked)), return_inverse=True)[1]
-
-    def banded(one: Floats) -> Floats:
-        count = int(band[judged].max()) + 1
-        return np.bincount(band[judged], one[judged], minlength=count)
-
     ours = judge.spectrum(judge.synthetic[:, number]).mean(axis=0)
     each = judge.spectrum(judge.train[:, number])
     real = each.mean(axis=0)
+    banded = partial(bands, judge)
     among = [banded(a.mean(axis=0)) / banded(b.mean(axis=0)) - 1 for a, b in judge.among(each)]
     judge.ratios[name] = ours / real
     return faith.against(banded(ours) / banded(real) - 1, np.array(among), SPECTRAL_BAR)
+
+
+def bands(judge: Judge, power: Floats) -> Floats:
+    """Power (…, wavenumber) in those that are judged, in thirds of an octave (…, band)."""
+    picked = judge.spectrum.wavenumbers
+    cells = max(judge.trio.fields.grid.shape)
+    judged = ~judge.spectrum.aliased & (picked <= cells / judge.shortest)
+    band = np.unique(np.rint(3 * np.log2(picked[judged])), return_inverse=True)[1]
+    return np.asarray(power[..., judged] @ np.eye(band.max() + 1)[band])
 
 
 def marginals(judge: Judge, number: int) -> Score:
@@ -125,6 +131,35 @@ def marginals(judge: Judge, number: int) -> Score:
     departures = faith.moments(some(judge.synthetic)) - faith.moments(real)
     among = [faith.moments(a) - faith.moments(b) for a, b in judge.among(real)]
     return faith.against(departures, np.array(among), MARGINAL_BAR)
+
+
+def fitted_mean(judge: Judge, number: int) -> Score:
+    """How far the mean over samples and area is from train's [train's sd]. Real years may differ
+    by more: samples are of all years that they were learnt from."""
+    weight = judge.weight[number] / judge.weight[number].sum()
+    ours, real = (
+        (x[:, number] / judge.sd[number] * weight).reshape(len(x), -1).sum(axis=1)
+        for x in (judge.synthetic, judge.train)
+    )
+    return fitted(judge, ours[:, None], real[:, None], FITTED_MEAN)
+
+
+def fitted_power(judge: Judge, number: int) -> Score:
+    """The same of power, over train's, in the bands of `spectrum`."""
+    ours, real = (
+        bands(judge, judge.spectrum(x[:, number])) for x in (judge.synthetic, judge.train)
+    )
+    whole = real.mean(axis=0)
+    return fitted(judge, ours / whole, real / whole, FITTED_POWER)
+
+
+def fitted(judge: Judge, ours: Floats, real: Floats, bar: float) -> Score:
+    """The largest of the means of samples (n, k) less those of train (m, k), each in units of the
+    bar or of four standard errors, were draws and times independent, whichever is larger."""
+    draws = len(ours) / judge.trio.synthetic.frames
+    error = np.sqrt(ours.var(axis=0) / draws + real.var(axis=0) / len(real))
+    apart = np.abs(ours.mean(axis=0) - real.mean(axis=0))
+    return Score(float((apart / np.maximum(bar, 4 * error)).max()), 1.0)
 
 
 def components(fields: Floats) -> Floats:
