@@ -1,9 +1,11 @@
-"""Gaps in real fields: a run beside optimal interpolation and EOFs.
+r"""Gaps in real fields: a run beside optimal interpolation and EOFs.
 
     python -m sciladm.train recipes/sst.yaml --run-dir RUN
     python benchmarks/gaps.py RUN --cases 12 --members 16
     python benchmarks/gaps.py RUN --gaps real --days 4
-    python -m sciladm.train recipes/air-temperature.yaml --set window.past=0 --run-dir AIR
+    python -m sciladm.train recipes/air-temperature.yaml --run-dir AIR --set window.past=0 \
+        --set autoencoder.patch=2 --set autoencoder.channels=4 --set autoencoder.bound=60 \
+        --set denoiser.local=0 --set denoiser.masks=24 --set denoiser.scale=false
     python benchmarks/gaps.py AIR --gaps stations --error 0.5 --days 4
     python benchmarks/gaps.py AIR --gaps blocks --days 4
 
