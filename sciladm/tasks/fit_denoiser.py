@@ -207,8 +207,8 @@ def _at(model: Model, windows: Windows, numbers: NDArray[np.int64]) -> Batch:
 
 
 def _moved(model: Model, windows: Windows, count: int, size: int = 256) -> Iterator[Batch]:
-    for numbers in windows.chosen(count, size):
-        yield _at(model, windows, numbers)
+    for past, forcings, future in windows.spread(count, size):
+        yield past.to(model.device), forcings.to(model.device), future.to(model.device)
 
 
 def _kept(again: Callable[[], Iterable[T]], numbers: int) -> Callable[[], Iterable[T]]:
