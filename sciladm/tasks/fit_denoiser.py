@@ -72,7 +72,7 @@ def train_mean(
     weight, statics = mean.parts.weight(cells), model.latent_statics
 
     def step_loss(step: int, part: int) -> Tensor:
-        past, forcings, future = _at(model, windows, _numbers(model, windows, step, part))
+        past, forcings, future = _placed(model, windows.at(_numbers(model, windows, step, part)))
         placed = statics.expand(len(past), *statics.shape)
         return (mean.loss(past, forcings, placed, future) * weight).mean()
 
@@ -128,7 +128,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
 
     def step_loss(step: int, part: int) -> Tensor:
         numbers = _numbers(model, windows, step, part)
-        past, forcings, future = _at(model, windows, numbers)
+        past, forcings, future = _placed(model, windows.at(numbers))
         context = denoiser.context(past, forcings, model.latent_statics)
         stretch = numbers * len(unseen) // len(windows)
         r = _whitened(unseen, denoiser.departed(future, context), stretch)
@@ -201,14 +201,15 @@ def _numbers(model: Model, windows: Windows, step: int, part: int) -> NDArray[np
     return windows.numbers(model.recipe.denoiser.batch, model.recipe.seed, step, share)
 
 
-def _at(model: Model, windows: Windows, numbers: NDArray[np.int64]) -> Batch:
-    past, forcings, future = windows.at(numbers)
-    return past.to(model.device), forcings.to(model.device), future.to(model.device)
+def _placed(model: Model, batch: Batch) -> Batch:
+    """On the device of the model."""
+    past, forcings, future = (x.to(model.device) for x in batch)
+    return past, forcings, future
 
 
 def _moved(model: Model, windows: Windows, count: int, size: int = 256) -> Iterator[Batch]:
-    for past, forcings, future in windows.spread(count, size):
-        yield past.to(model.device), forcings.to(model.device), future.to(model.device)
+    for batch in windows.spread(count, size):
+        yield _placed(model, batch)
 
 
 def _kept(again: Callable[[], Iterable[T]], numbers: int) -> Callable[[], Iterable[T]]:
