@@ -191,3 +191,10 @@ def test_each_departure_is_white_by_the_law_of_its_stretch(tiny_run):
     torch.testing.assert_close(found[1:2], departure.whiten(d[1:2]))
     torch.testing.assert_close(found[::2], wide.whiten(d[::2]))
     assert not torch.allclose(found[::2], departure.whiten(d[::2]))
+
+
+def test_runs_without_a_past_keep_the_sizes_of_training(tiny_run, stills):
+    """Taken from validation, number by number, patterns no longer fit each other."""
+    without = stills[0].model
+    assert without.recipe.window.past == 0 and "white_width" not in without.facts
+    assert Model.load(tiny_run).facts["white_width"] > 0
