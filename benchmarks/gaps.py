@@ -5,7 +5,7 @@ r"""Gaps in real fields: a run beside optimal interpolation and EOFs.
     python benchmarks/gaps.py RUN --gaps real --days 4
     python -m sciladm.train recipes/air-temperature.yaml --run-dir AIR --set window.past=0 \
         --set autoencoder.patch=2 --set autoencoder.channels=4 --set autoencoder.bound=60 \
-        --set denoiser.local=0 --set denoiser.masks=24 --set denoiser.scale=false
+        --set denoiser.local=0 --set denoiser.masks=24
     python benchmarks/gaps.py AIR --gaps stations --error 0.5 --days 4
     python benchmarks/gaps.py AIR --gaps blocks --days 4
 
@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
+from fading import REACHES, faded
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 import sciladm
@@ -38,7 +39,6 @@ from sciladm.baselines.filling import (
     gaussian_crps,
 )
 from sciladm.metrics.ensemble import fair_crps
-from sciladm.nn.localised import REACHES, localised
 from sciladm.tasks.run import open_run
 from sciladm.tasks.voice import Silent
 
@@ -100,6 +100,17 @@ def lasting(hidden: np.ndarray) -> np.ndarray:
     return np.where(hidden, ahead + back - 1, 0)
 
 
+def series(numbers: np.ndarray, times: np.ndarray, length: int) -> np.ndarray:
+    """Where a series of so many frames may start: in the split of these ``numbers`` alone, at
+    least as many days apart as is said above."""
+    whole = np.flatnonzero(numbers[length - 1 :] - numbers[: len(numbers) - length + 1] < length)
+    kept: list[int] = []
+    for start in numbers[whole]:
+        if not kept or times[start] - times[kept[-1]] >= np.timedelta64(EVERY, "D"):
+            kept.append(start)
+    return np.array(kept)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
@@ -150,10 +161,8 @@ def main() -> None:
         flush=True,
     )
     climate = float(np.sqrt((train**2).mean()))
-    test = data.indices("test")
-    day = max(1, int(np.timedelta64(1, "D") / np.median(np.diff(frames.times[:9]))))
-    starts = test[: len(test) - asked.days * a_step : EVERY * day]
-    starts = starts[np.linspace(0, len(starts) - 1, asked.cases).astype(int)]
+    starts = series(data.indices("test"), frames.times, asked.days * a_step)
+    starts = starts[np.linspace(0, len(starts) - 1, min(asked.cases, len(starts))).astype(int)]
     table = {}
     for case, start in enumerate(starts):
         rng = np.random.default_rng([asked.seed, int(start)])
@@ -208,17 +217,6 @@ def spread(values: np.ndarray, sea: np.ndarray) -> np.ndarray:
     out = np.full((len(values), *sea.shape), np.nan)
     out[:, sea] = values
     return out
-
-
-def faded(windows: np.ndarray, sea: np.ndarray, reach: float) -> np.ndarray:
-    """The covariance of windows (n, day · sea cell) whose correlations end at twice the reach."""
-    size = np.sqrt((windows**2).mean(axis=0))
-    days = windows.shape[1] // sea.sum()
-    placed = np.tile(sea.ravel(), days)
-    rows = np.zeros((len(windows), placed.size), np.float32)
-    rows[:, placed] = windows / size
-    found = localised(torch.from_numpy(rows), sea.shape, reach).numpy()
-    return found[np.ix_(placed, placed)] * size * size[:, None]
 
 
 def groups(hidden: np.ndarray, sea: np.ndarray) -> dict[str, np.ndarray]:

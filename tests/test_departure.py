@@ -201,7 +201,7 @@ def test_laws_without_a_stretch_whiten_it_as_new_samples():
     laws = fitted.without(lambda: d.chunk(4), 3)
     size = lambda law, x: float(law.whiten(x).square().mean())
     unseen = np.mean([size(law, x) for law, x in zip(laws, d.chunk(3), strict=True)])
-    assert size(fitted, d) < 0.9 * size(fitted, fresh)
+    assert size(fitted, d) < 0.95 * size(fitted, fresh)
     assert unseen == pytest.approx(size(fitted, fresh), rel=0.08)
 
 

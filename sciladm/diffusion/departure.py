@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sciladm.grid import Boundary
-from sciladm.nn.localised import LEAST, localised, reach_of
+from sciladm.nn.neighbours import LEAST, Near, covariance, how_near
 from sciladm.nn.shrink import TINY, drawn, grown, total
 from sciladm.nn.waves import Waves
 
@@ -67,7 +67,7 @@ class Departure(nn.Module):
         self.register_buffer("patterns", torch.zeros(blocks, numbers, kept, dtype=kind))
         self.register_buffer("amplitude", torch.ones(blocks, kept))
         self.register_buffer("rest", torch.ones(blocks))
-        self.reach: float | None = None
+        self.near: Near | None = None
 
     def colour(self, r: Tensor) -> Tensor:
         """White r (batch, channel, *space) → departures d."""
@@ -122,7 +122,7 @@ class Departure(nn.Module):
         """Fit all of it. A cell's correlations are drawn to those of its group, as these are to
         all cells', the more, the fewer the samples; means to 0, variances to those of a group and
         a block's correlations to none, by as much as they would be wrong otherwise; where nothing
-        is periodic, correlations of far cells fade (`localised`)."""
+        is periodic, cells are told by near ones (`neighbours.covariance`)."""
         products, number = torch.zeros(*self.axes.shape, dtype=torch.float64), 0
         first = torch.zeros(self.mean.shape, dtype=torch.float64)
         for d in samples():
@@ -149,8 +149,8 @@ class Departure(nn.Module):
             self._keep(self._covariance(samples))
         elif self.amplitude.numel():
             rows = self._rows(samples)
-            self.reach = reach_of(rows, self.waves.shape)
-            self._keep(localised(rows, self.waves.shape, self.reach)[None])
+            self.near = how_near(rows, self.waves.shape)
+            self._keep(covariance(rows, self.waves.shape, self.near)[None])
 
     def _covariance(self, samples: Samples) -> Tensor:
         """Of each block's numbers (block, number, number)."""
@@ -187,7 +187,7 @@ class Departure(nn.Module):
         for one in range(stretches):
             made.append(deepcopy(self))
             others = rows[stretch != one]
-            made[-1]._keep(localised(others, self.waves.shape, self.reach)[None])
+            made[-1]._keep(covariance(others, self.waves.shape, self.near)[None])
         return made
 
     @torch.no_grad()
