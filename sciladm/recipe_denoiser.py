@@ -85,9 +85,9 @@ class Denoiser(Section):
 
     @model_validator(mode="after")
     def _masked_alike(self) -> Self:
-        if self.masks and (self.scale or self.parametrisation != "edm"):
+        if self.masks and ((self.scale and self.mean_steps) or self.parametrisation != "edm"):
             raise ValueError(
-                "masks needs scale: false and parametrisation: edm, too: what masks tell is "
-                "worked out once, for departures that are always as far"
+                "masks needs parametrisation: edm, and mean_steps: 0 or scale: false, too: what "
+                "masks tell is worked out for a time of the year, not for each state"
             )
         return self

@@ -132,7 +132,7 @@ SMALL = {
 """What makes recipes/gaussian.yaml, without a past, a matter of seconds on 8 × 16 cells."""
 
 
-MASKED = {"denoiser.masks": 6, "denoiser.scale": False}
+MASKED = {"denoiser.masks": 6}
 
 
 def small_recipe(folder: Path, **changes: object) -> Recipe:

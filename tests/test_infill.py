@@ -98,6 +98,21 @@ def test_members_are_the_posterior_of_what_was_fitted(stills, masked, method, sh
         exact = lambda self, x, sigma, context: x * (share / (share + sigma**2))
         monkeypatch.setattr(Denoiser, "forward", exact)
         monkeypatch.setattr(Informed, "forward", lambda self, *told: smaller(share, *told))
+    holds_for_a_gap(model, ds, method, share)
+
+
+@pytest.mark.parametrize("method", ["oi", "amortised"])
+def test_members_go_as_far_as_is_usual_at_the_time(masked, method):
+    """Here little more than half as far as at all times."""
+    weight = masked[0].model.denoiser.base.season.weight
+    before = weight.clone()
+    weight[..., -1] = -0.5
+    holds_for_a_gap(*masked, method, 1.0)
+    weight.copy_(before)
+
+
+def holds_for_a_gap(model, ds, method, share):
+    """Mean and spread of 240 members in it, and of the observed cells beside it."""
     one = ds.isel(time=[40])
     where = gap(ds)
     scale = float(model.model.normaliser.std[0])
@@ -630,15 +645,17 @@ def test_what_a_number_adds_to_the_fields(tiny_run):
         model.rolled.decoded.size[1] *= 0.5
     precise, shape = Precise.of(model), model.denoiser.weight.shape
     nothing = torch.zeros(1, *shape).double()
-    context = Context(nothing, torch.ones_like(nothing), nothing)
-    r = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).double()
+    r, other = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(0)).double()
+    scale = (0.3 * other).exp()
+    context = Context(nothing, scale, nothing)
     fields = lambda r, later: precise.autoencoder.decode(
         precise.clean(r, context, later), precise.statics
     )
     added = []
     for later in (False, True):
         want = (fields(1e-4 * r, later) - fields(-1e-4 * r, later)) / 2e-4
-        added.append(torch.einsum("n,nfc...->fc...", r.flatten(), precise.response(later)))
+        d = r.flatten() @ precise.coloured(scale)
+        added.append(torch.einsum("n,nfc...->fc...", d, precise.response(later)))
         assert (added[-1] - want).abs().max() < 1e-3 * want.abs().max()
     assert (added[0] - added[1]).square().mean() > 0.01 * added[0].square().mean()
 

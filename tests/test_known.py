@@ -12,6 +12,8 @@ from sciladm.nn.linear import LocalLinear
 from sciladm.recipe import parse
 from sciladm.tasks.infill import Wish
 from sciladm.tasks.known import Masks
+from sciladm.tasks.windows import Windows
+from tests.conftest import open_in
 
 CHANNELS, SPACE = 2, (3, 4)
 SHAPE = torch.Size((CHANNELS, *SPACE))
@@ -117,9 +119,11 @@ def test_nothing_known_is_a_law_without_observations():
     assert torch.allclose(*both, atol=1e-5)
 
 
-def test_masks_of_training_are_functions_of_seed_and_step(masked):
+def test_masks_of_training_are_functions_of_seed_and_step(masked, gaussian_folder):
     model = masked[0].model
-    one, other = Masks.of(model), Masks.of(model)
+    data = open_in(gaussian_folder / "cache", model.recipe)
+    windows = Windows.of(model, data.splits, "train")
+    one, other = Masks.of(model, windows), Masks.of(model, windows)
     r = draws(4, *model.denoiser.weight.shape).float()
     for step in range(4):
         told = [masks.known(r, step, 0) for masks in (one, other)]
@@ -134,7 +138,8 @@ def test_only_recipes_that_can_have_masks_do():
     tree = {"name": "x", "data": {"card": "gaussian"}, "denoiser": {"masks": 4}}
     with pytest.raises(UserError, match="scale: false"):
         parse(tree, {}, "here")
-    assert parse(tree, {"denoiser.scale": False}, "here").denoiser.masks == 4
+    for other in ({"denoiser.scale": False}, {"denoiser.mean_steps": 0}):
+        assert parse(tree, other, "here").denoiser.masks == 4
 
 
 def test_the_method_is_what_the_run_declares(masked, stills):

@@ -124,7 +124,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     count = parts(model.device)
     _fit_levels(model, windows)
     centre, spread = model.facts["sigma_centre"], model.facts["sigma_spread"]
-    masks = Masks.of(model) if own.masks else None
+    masks = Masks.of(model, windows) if own.masks else None
 
     def step_loss(step: int, part: int) -> Tensor:
         numbers = _numbers(model, windows, step, part)

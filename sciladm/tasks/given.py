@@ -205,7 +205,8 @@ class Given:
         )
         if self.method == "amortised":
             if "law" not in made:
-                said = seen.pulled(self.precise.response(later))
+                pulled = seen.pulled(self.precise.response(later))
+                said = self.precise.coloured(usual.scale) @ pulled
                 made["law"] = said, Law.of(said, noise.shape[1:])
             r, left = self._amortised(noise, asked, *made["law"], context)
         else:

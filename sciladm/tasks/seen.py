@@ -90,34 +90,49 @@ class Precise:
         z = self.denoiser.clean(r, context)
         return z if self.rolled is None else self.rolled(context.mean, z, later)
 
+    def coloured(self, scale: Tensor) -> Tensor:
+        """What each number of white r adds to departures that go as far as ``scale`` (1, channel,
+        *space) says: (number, number)."""
+        return self._colour * scale.flatten()
+
+    @cached_property
+    def _colour(self) -> Tensor:
+        departure, units = self.denoiser.departure, self._units()
+        nothing = departure.colour(torch.zeros_like(units[0][:1]))
+        return torch.cat([(departure.colour(some) - nothing).flatten(1) for some in units])
+
     def response(self, later: bool = False) -> Tensor:
-        """What each number of white r adds to the fields of a window, next to the climatology, for
-        departures of the usual scale (number, frame, channel, *space); ``later`` as in `clean`."""
+        """What each number of a departure of the usual scale adds to the fields of a window, next
+        to the climatology (number, frame, channel, *space); ``later`` as in `clean`."""
         if later not in self._made:
-            self._made[later] = self._response(later)
+            with torch.no_grad():
+                parts = [self._added(SMALL * some, later) for some in self._units()]
+            self._made[later] = torch.cat(parts) / (2 * SMALL)
         return self._made[later]
 
-    def _response(self, later: bool) -> Tensor:
-        shape, k = self.denoiser.weight.shape, len(self.autoencoder.centre)
-        numbers, frames = shape.numel(), shape[0] // k
-        if numbers > LARGEST:
+    def _added(self, departure: Tensor, later: bool) -> Tensor:
+        """To fields, between as much less and as much more of it (batch, channel, *space)."""
+        frames = departure.shape[1] // len(self.autoencoder.centre)
+
+        def fields(d: Tensor) -> Tensor:
+            z = self.denoiser.base.joined(d)
+            if self.rolled is not None:
+                z = self.rolled(torch.zeros_like(z), z, later)
+            flat = self.autoencoder.decode(apart(z, frames).flatten(0, 1), self.statics)
+            return flat.view(len(d), frames, *flat.shape[1:])
+
+        return fields(departure) - fields(-departure)
+
+    def _units(self) -> Sequence[Tensor]:
+        """Each number of a window by itself (batch, channel, *space), some at a time."""
+        shape = self.denoiser.weight.shape
+        if (numbers := shape.numel()) > LARGEST:
             raise UserError(
                 f"a window has {numbers} latents, and matrices between more than {LARGEST} are "
                 "not made (denoiser.masks, method 'amortised'); with fewer frames or channels, or "
                 "larger patches, there are fewer, and method 'guided' does without"
             )
-        nothing = torch.zeros(1, *shape).to(self.statics)
-        context = Context(nothing, torch.ones_like(nothing), nothing)
-
-        def fields(r: Tensor) -> Tensor:
-            z = apart(self.clean(r, context, later), frames)
-            flat = self.autoencoder.decode(z.flatten(0, 1), self.statics)
-            return flat.view(len(r), frames, *flat.shape[1:])
-
-        unit = SMALL * torch.eye(numbers).to(nothing).view(-1, *shape)
-        with torch.no_grad():
-            parts = [fields(some) - fields(-some) for some in torch.split(unit, 64)]
-        return torch.cat(parts) / (2 * SMALL)
+        return torch.split(torch.eye(numbers).to(self.statics).view(-1, *shape), 64)
 
 
 def _double(part: Part) -> Part:
