@@ -21,6 +21,8 @@ ORDERS = 8
 """In which cells are told, each a chance one: a covariance is the mean over them."""
 TRIED = 2
 """Orders of laws that are only compared."""
+STRETCHES = 3
+"""Of a series, each of which is filled by the law of the others."""
 CELLS = 3, 4, 6, 8, 12, 24
 RIDGES = 0.003, 0.01, 0.03, 0.1, 0.3, 1.0
 """Among which numbers of neighbours and ridges `how_near` chooses."""
@@ -109,27 +111,31 @@ def _chained(moments: Tensor, apart: Tensor, near: Near) -> Tensor:
 
 
 def how_near(rows: Tensor, shape: Sequence[int]) -> Near | None:
-    """How cells are told where gaps in either half of the ``rows``, a series, are filled best by
-    the law of the other: how far a law is to be believed is seen where it has to say what is not
-    there. First how many cells tell one, then with what ridge."""
+    """How cells are told where gaps in any of `STRETCHES` of the ``rows``, a series, are filled
+    best by the law of the others: how far a law is to be believed is seen where it has to say what
+    is not there. First how many cells tell one, then with what ridge: the more samples, the less
+    of it."""
     channels = rows.shape[1] // prod(shape)
     masks = [kind(np.random.default_rng(n), shape) for n, kind in enumerate(HIDDEN)]
     seen = [np.tile(mask.ravel(), channels) for mask in masks if mask.any() and not mask.all()]
-    halves = rows.chunk(2)
-    moments = [_moments(half) for half in halves]
-    judged = [half[:: -(-len(half) // SCORED)].double() for half in reversed(halves)]
+    stretches = rows.tensor_split(STRETCHES)
+    own = [_moments(stretch) for stretch in stretches]
 
     @cache
     def missed(near: Near | None) -> float:
         total = 0.0
-        for half, law, others in zip(halves, moments, judged, strict=True):
-            told = _law(law, len(half), shape, near, TRIED)
-            total += sum(filled(told, others, torch.from_numpy(mask)) for mask in seen)
+        for number, stretch in enumerate(stretches):
+            counts = [len(rest) * (n != number) for n, rest in enumerate(stretches)]
+            others = torch.stack([n * one for n, one in zip(counts, own, strict=True)]).sum(0)
+            law = _law(others / sum(counts), sum(counts), shape, near, TRIED)
+            judged = stretch[:: -(-len(stretch) // SCORED)].double()
+            total += sum(filled(law, judged, torch.from_numpy(mask)) for mask in seen)
         return total
 
     best = _downhill([Near(count, USUAL) for count in CELLS], missed)
     best = _downhill([replace(best, ridge=ridge) for ridge in RIDGES], missed)
-    return min(best, None, key=missed)
+    chosen = min(best, None, key=missed)
+    return chosen and replace(chosen, ridge=chosen.ridge * (1 - 1 / STRETCHES))
 
 
 def _downhill(options: Sequence[Near], missed: Callable[[Near], float]) -> Near:
