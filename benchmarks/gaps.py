@@ -227,7 +227,7 @@ def groups(hidden: np.ndarray, sea: np.ndarray) -> dict[str, np.ndarray]:
     far = np.stack(
         [np.full(day.shape, 99.0) if day.all() else distance_transform_edt(day) for day in blank]
     )
-    out = {"all": hidden}
+    out = {"all": hidden, "3 and more, > 2 cells": hidden & (long >= 3) & (far > 2)}
     for low, high, days in LONG:
         for near, beyond, cells in FAR:
             inside = (long >= low) & (long <= high) & (far >= near) & (far < beyond)
@@ -237,7 +237,7 @@ def groups(hidden: np.ndarray, sea: np.ndarray) -> dict[str, np.ndarray]:
 
 def show(table: dict[str, dict[int, np.ndarray]]) -> None:
     """One line a class."""
-    title = f"{'gap, distance':20} {'cells':>7} {'model':>7} {'oi':>7} {'eof':>7} {'climate':>8} "
+    title = f"{'gap, distance':22} {'cells':>7} {'model':>7} {'oi':>7} {'eof':>7} {'climate':>8} "
     title += f"{'model − oi':>26} {'model − eof':>26} {'spread–skill':>13} {'oi':>6} {'eof':>6}"
     print(title)
     for label, rows in table.items():
@@ -248,7 +248,7 @@ def show(table: dict[str, dict[int, np.ndarray]]) -> None:
         crps, spread_, error = np.reshape(sums, (3, 3)).T
         model, oi, eof = crps / count
         line = (
-            f"{label:20} {int(count):7d} {model:7.4f} {oi:7.4f} {eof:7.4f} {climate / count:8.4f}"
+            f"{label:22} {int(count):7d} {model:7.4f} {oi:7.4f} {eof:7.4f} {climate / count:8.4f}"
         )
         for column in (5, 8):
             apart = found[:, 2] - found[:, column]
