@@ -105,6 +105,12 @@ def test_a_number_that_is_always_nothing_has_to_do_with_none():
     assert torch.isfinite(law).all() and not law[5].any()
 
 
+def test_two_samples_choose_nothing():
+    rows = series(eddies(), 2, 8)
+    assert how_near(rows, SHAPE) is None
+    assert torch.isfinite(found(rows)).all()
+
+
 def test_what_is_filled_is_scored_as_kriging_is():
     true = eddies()
     rows = series(true, 6, 3)

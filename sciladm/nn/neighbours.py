@@ -27,8 +27,9 @@ CELLS = 3, 4, 6, 8, 12, 24
 RIDGES = 0.003, 0.01, 0.03, 0.1, 0.3, 1.0
 """Among which numbers of neighbours and ridges `how_near` chooses."""
 USUAL = 0.03
+"""The ridge with which it compares numbers of neighbours."""
 SCORED = 100
-"""Samples of a half that a law is judged by."""
+"""Samples of a stretch that a law is judged by."""
 HIDDEN = block, block, clouds, clouds
 """What is hidden of them."""
 
@@ -49,20 +50,16 @@ def covariance(rows: Tensor, shape: Sequence[int], near: Near | None) -> Tensor:
     Days that follow each other are worth far fewer independent ones, so correlations with far
     cells are mostly chance, and there are more far cells than near ones. Here cells are told one
     after another, each by a few that were told before it and are near: a chain whose inverse
-    covariance has a root with few entries (Vecchia 1988). What far cells share they share
-    by way of those between, so that large scales keep their variance, which correlations that are
-    made to fade with distance lose. Orders differ in what they leave out; by chance ones
-    (Guinness 2018 compares orders) it is left out at random, and a mean over some of them errs
-    less than any of them. Variances are those of the rows.
+    covariance has a root with few entries (Vecchia 1988). What far cells share they share by way
+    of those between, so that large scales keep their variance, which they lose where correlations
+    are made to fade with distance. Orders differ in what they leave out (Guinness 2018 compares
+    some), and a mean over chance ones errs less than any of them. Variances are those of the rows.
 
     None: all cells tell each other, and correlations are drawn to none by Ledoit & Wolf's share
     (2004).
     """
-    return _law(_moments(rows), len(rows), shape, near, ORDERS)
-
-
-def _moments(rows: Tensor) -> Tensor:
-    return rows.double().T @ rows.double() / len(rows)
+    moments = rows.double().T @ rows.double() / len(rows)
+    return _law(moments, len(rows), shape, near, ORDERS)
 
 
 def _law(
@@ -114,20 +111,22 @@ def how_near(rows: Tensor, shape: Sequence[int]) -> Near | None:
     """How cells are told where gaps in any of `STRETCHES` of the ``rows``, a series, are filled
     best by the law of the others: how far a law is to be believed is seen where it has to say what
     is not there. First how many cells tell one, then with what ridge: the more samples, the less
-    of it."""
+    of it. None of fewer samples than stretches."""
+    if len(rows) < STRETCHES:
+        return None
     channels = rows.shape[1] // prod(shape)
     masks = [kind(np.random.default_rng(n), shape) for n, kind in enumerate(HIDDEN)]
     seen = [np.tile(mask.ravel(), channels) for mask in masks if mask.any() and not mask.all()]
     stretches = rows.tensor_split(STRETCHES)
-    own = [_moments(stretch) for stretch in stretches]
+    products = [stretch.double().T @ stretch.double() for stretch in stretches]
+    whole = torch.stack(products).sum(0)
 
     @cache
     def missed(near: Near | None) -> float:
         total = 0.0
-        for number, stretch in enumerate(stretches):
-            counts = [len(rest) * (n != number) for n, rest in enumerate(stretches)]
-            others = torch.stack([n * one for n, one in zip(counts, own, strict=True)]).sum(0)
-            law = _law(others / sum(counts), sum(counts), shape, near, TRIED)
+        for stretch, own in zip(stretches, products, strict=True):
+            others = len(rows) - len(stretch)
+            law = _law((whole - own) / others, others, shape, near, TRIED)
             judged = stretch[:: -(-len(stretch) // SCORED)].double()
             total += sum(filled(law, judged, torch.from_numpy(mask)) for mask in seen)
         return total
