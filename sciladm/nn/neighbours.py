@@ -101,10 +101,8 @@ def _chained(moments: Tensor, apart: Tensor, near: Near) -> Tensor:
         inverse[cell, :, cell] = root
         inverse[cell][:, some] = -(root @ weight.T).view(channels, len(some), channels)
     numbers = cells * channels
-    eye = torch.eye(numbers, dtype=moments.dtype)
-    root = torch.linalg.solve_triangular(inverse.view(numbers, -1), eye, upper=False)
-    found: Tensor = root @ root.T
-    return found.view_as(moments)
+    upper = inverse.view(numbers, numbers).flip(0, 1)  # for LAPACK, which wants it so
+    return torch.cholesky_inverse(upper, upper=True).flip(0, 1).reshape_as(moments)
 
 
 def how_near(rows: Tensor, shape: Sequence[int]) -> Near | None:
