@@ -105,6 +105,13 @@ def test_a_number_that_is_always_nothing_has_to_do_with_none():
     assert torch.isfinite(law).all() and not law[5].any()
 
 
+def test_few_samples_of_many_channels_are_not_believed():
+    """Twelve of thirty channels a cell, which span little of them: new ones are not unheard of."""
+    rows, fresh = torch.randn(2, 12, 30 * 16, generator=torch.Generator().manual_seed(9)).double()
+    law = covariance(rows, (4, 4), Near(4, 0.3))
+    assert float((fresh @ torch.linalg.inv(law) * fresh).sum(1).mean() / law.trace()) < 5
+
+
 def test_two_samples_choose_nothing():
     rows = series(eddies(), 2, 8)
     assert how_near(rows, SHAPE) is None

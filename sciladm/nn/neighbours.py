@@ -37,7 +37,8 @@ HIDDEN = block, block, clouds, clouds
 @dataclass(frozen=True)
 class Near:
     """How cells are told: each by the nearest ``cells`` of those told before it, in linear
-    regression with a ``ridge``, a share of the variance of a number."""
+    regression with a ``ridge``, a share of the variance of a number that tells nothing and that
+    no other tells."""
 
     cells: int
     ridge: float
@@ -89,7 +90,7 @@ def _chained(moments: Tensor, apart: Tensor, near: Near) -> Tensor:
     channel, cell, channel), ``apart`` (cell, cell)."""
     cells, channels = moments.shape[:2]
     inverse = torch.zeros_like(moments)
-    own = LEAST * torch.eye(channels)
+    untold = (LEAST + near.ridge) * torch.eye(channels)
     for cell in range(cells):
         some = apart[cell, :cell].argsort(stable=True)[: near.cells]
         told = len(some) * channels
@@ -97,7 +98,7 @@ def _chained(moments: Tensor, apart: Tensor, near: Near) -> Tensor:
         crossed = moments[some, :, cell].reshape(told, channels)
         weight = torch.linalg.solve(seen + near.ridge * torch.eye(told), crossed)
         left = moments[cell, :, cell] - crossed.T @ weight
-        root = torch.linalg.inv(torch.linalg.cholesky(left + own))
+        root = torch.linalg.inv(torch.linalg.cholesky(left + untold))
         inverse[cell, :, cell] = root
         inverse[cell][:, some] = -(root @ weight.T).view(channels, len(some), channels)
     numbers = cells * channels
