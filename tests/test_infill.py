@@ -806,7 +806,7 @@ def test_the_door_goes_on_where_it_was_stopped(films, tmp_path, capsys, monkeypa
     with xr.open_zarr(out) as got:
         xr.testing.assert_equal(got.load(), want)
         assert got.attrs == want.attrs
-    assert door(*asking, "--out", out, "--seed", 1, "--members", 1, "--overwrite") == 0
+    assert door(*asking, "--out", out, "--seed", 1, "--members", 2, "--overwrite") == 0
 
 
 @pytest.mark.slow
