@@ -101,8 +101,8 @@ def lasting(hidden: np.ndarray) -> np.ndarray:
 
 
 def series(numbers: np.ndarray, times: np.ndarray, length: int) -> np.ndarray:
-    """Where a series of so many frames may start: in the split of these ``numbers`` alone, at
-    least as many days apart as is said above."""
+    """Where a series of so many frames may start: wholly in the split of these ``numbers``, at
+    least `EVERY` days apart."""
     whole = np.flatnonzero(numbers[length - 1 :] - numbers[: len(numbers) - length + 1] < length)
     kept: list[int] = []
     for start in numbers[whole]:

@@ -198,7 +198,7 @@ def test_laws_without_a_stretch_whiten_it_as_new_samples():
     shape, ends = (8, 8), ("bounded", "bounded")
     d, fresh = world(150, shape, 0), world(150, shape, 1)
     fitted = measured(d, shape, ends)
-    laws = fitted.without(lambda: d.chunk(4), 3)
+    laws = fitted.without(lambda: d.chunk(4))
     size = lambda law, x: float(law.whiten(x).square().mean())
     unseen = np.mean([size(law, x) for law, x in zip(laws, d.chunk(3), strict=True)])
     assert size(fitted, d) < 0.95 * size(fitted, fresh)
@@ -207,4 +207,4 @@ def test_laws_without_a_stretch_whiten_it_as_new_samples():
 
 def test_where_waves_make_blocks_small_the_law_is_left_alone():
     fitted = measured(world(50, (4, 6), 0), (4, 6), ("bounded", "periodic"))
-    assert fitted.without(lambda: [], 3) == [fitted]
+    assert fitted.without(lambda: []) == [fitted]

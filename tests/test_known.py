@@ -1,5 +1,7 @@
 """Denoisers that see what was observed: against dense matrices, and laws known in closed form."""
 
+import math
+
 import pytest
 import torch
 
@@ -132,6 +134,25 @@ def test_masks_of_training_are_functions_of_seed_and_step(masked, gaussian_folde
     without = sum(known is None for known in all_)
     assert 15 < without < 48
     assert len({id(known.law) for known in all_ if known}) == len(one.laws) == 6
+
+
+def test_masks_of_training_are_those_of_departures_as_large_as_the_season_says(
+    masked, gaussian_folder
+):
+    """e^−½ as large, they are told e^−1 as well."""
+    model = masked[0].model
+    windows = Windows.of(model, open_in(gaussian_folder / "cache", model.recipe).splits, "train")
+    weight = model.denoiser.base.season.weight
+    before = weight.clone()
+    told = []
+    try:
+        for size in (0.0, -0.5):
+            weight.zero_()[..., -1] = size
+            told.append([law.values.sum() for law in Masks.of(model, windows).laws])
+    finally:
+        weight.copy_(before)
+    ratio = torch.stack(told[1]) / torch.stack(told[0])
+    assert torch.allclose(ratio, torch.full_like(ratio, math.exp(-1)), rtol=1e-3)
 
 
 def test_only_recipes_that_can_have_masks_do():

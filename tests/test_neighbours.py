@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sciladm.baselines.filling import OptimalInterpolation, gaussian_crps
+from sciladm.nn import neighbours
 from sciladm.nn.neighbours import Near, covariance, filled, how_near
 from sciladm.nn.shrink import drawn
 
@@ -89,6 +90,17 @@ def test_all_tell_a_cell_where_far_ones_have_to_do_with_each_other():
     assert how_near(rows, SHAPE) is None
     seen = torch.from_numpy(np.indices(SHAPE)[0].ravel() < 4)
     assert filled(found(rows), fresh, seen) < 1.02 * filled(true, fresh, seen)
+
+
+def test_a_mean_over_orders_errs_less_than_one(monkeypatch):
+    true = eddies()
+    rows, fresh = series(true, 200, 3, 0.9), series(true, 200, 13)
+    seen = torch.from_numpy(np.tile(np.indices(SHAPE)[0].ravel() < 4, 2))
+    missed = []
+    for orders in (1, neighbours.ORDERS):
+        monkeypatch.setattr(neighbours, "ORDERS", orders)
+        missed.append(filled(covariance(rows, SHAPE, Near(4, 0.02)), fresh, seen))
+    assert missed[1] < 0.98 * missed[0]
 
 
 def test_variances_are_those_of_the_rows():

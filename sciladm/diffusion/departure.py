@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sciladm.grid import Boundary
-from sciladm.nn.neighbours import LEAST, Near, covariance, how_near
+from sciladm.nn.neighbours import LEAST, STRETCHES, Near, covariance, how_near
 from sciladm.nn.shrink import TINY, drawn, grown, total
 from sciladm.nn.waves import Waves
 
@@ -176,15 +176,15 @@ class Departure(nn.Module):
             self.rest.copy_(values[..., : numbers - kept].mean(-1).clamp(min=LEAST).sqrt())
 
     @torch.no_grad()
-    def without(self, samples: Samples, stretches: int) -> list["Departure"]:
-        """What was measured in ``samples``, a series, with patterns of all but one of so many
-        ``stretches`` of it, for each; itself alone where waves make blocks so small that patterns
-        are known well, and where there are none."""
+    def without(self, samples: Samples) -> list["Departure"]:
+        """What was measured in ``samples``, a series, with patterns of all but one of its
+        `STRETCHES`, for each; itself alone where waves make blocks so small that patterns are
+        known well, and where there are none."""
         if self.waves.periodic or not self.amplitude.numel():
             return [self]
         rows, made = self._rows(samples), []
-        stretch = torch.arange(len(rows)) * stretches // len(rows)
-        for one in range(stretches):
+        stretch = torch.arange(len(rows)) * STRETCHES // len(rows)
+        for one in range(STRETCHES):
             made.append(deepcopy(self))
             others = rows[stretch != one]
             made[-1]._keep(covariance(others, self.waves.shape, self.near)[None])

@@ -22,7 +22,7 @@ ORDERS = 8
 TRIED = 2
 """Orders of laws that are only compared."""
 STRETCHES = 3
-"""Of a series, each of which is filled by the law of the others."""
+"""Of a series, each of which is judged by the law of the others."""
 CELLS = 3, 4, 6, 8, 12, 24
 RIDGES = 0.003, 0.01, 0.03, 0.1, 0.3, 1.0
 """Among which numbers of neighbours and ridges `how_near` chooses."""

@@ -31,9 +31,6 @@ WINDOWS = 4800
 """Windows that closed forms are fitted on, spread over the split."""
 HELD = 1 << 30
 """Bytes of departures that are kept rather than computed for each pass over them."""
-STRETCHES = 3
-"""Of training, each of which is as white to the network as to a law that was measured without
-it."""
 DRAWN = 256
 """Windows that ensembles are drawn from to see whether they spread enough."""
 
@@ -120,7 +117,7 @@ def fit_denoiser(model: Model, data: DataSet, report: Report) -> None:
     samples = partial(_departures, model, windows, WINDOWS)
     departures = _kept(samples, WINDOWS * denoiser.weight.numel())
     denoiser.departure.measure(departures)
-    unseen = denoiser.departure.without(departures, STRETCHES)
+    unseen = denoiser.departure.without(departures)
     count = parts(model.device)
     _fit_levels(model, windows)
     centre, spread = model.facts["sigma_centre"], model.facts["sigma_spread"]
